@@ -1,7 +1,7 @@
 """Every error the gateway raises on purpose.
 
-An error says *what* is wrong, *where*, and the *remedy*: what a person can do, or what would do instead. Code decides by
-type and never by text. Each room has one branch; a foreign library's errors are turned into these at the room's door.
+An error says *what* is wrong, *where*, and the *remedy*: what a person can do, or what would do instead. Code decides
+by type and never by text. Each room has one branch; a foreign library's errors are turned into these at its door.
 """
 
 from __future__ import annotations
@@ -59,20 +59,31 @@ class CommandInvalid(CodecError):
     """A command's name or arguments do not fit the device's profile."""
 
 
-class BufferError(GatewayError):
+class StoreError(GatewayError):
     """The durable store failed."""
 
 
-class BufferUnavailable(BufferError):
+class BufferUnavailable(StoreError):
     """The store cannot take or give records now: disk full, read-only, or an I/O error. Trying again later may work."""
 
 
-class BufferInUse(BufferError):
+class BufferInUse(BufferUnavailable):
     """Another process has the store open."""
 
 
 class UplinkError(GatewayError):
-    """The way to the hub failed."""
+    """The way to the hub failed.
+
+    Args:
+        what: as in `GatewayError`.
+        where: as in `GatewayError`.
+        remedy: as in `GatewayError`.
+        planned: the session was ended on purpose, for instance to renew its token; connect again at once.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", planned: bool = False) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.planned = planned
 
 
 class UplinkLost(UplinkError):

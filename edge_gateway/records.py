@@ -1,8 +1,8 @@
 """What is handed from room to room.
 
 ```
-bytes --transport--> Chunk --framing--> frames --codec--> Sample --pipeline--> Reading --rules--> Event, Command
-                                                                              Reading, Event --buffer--> Message --uplink--> hub
+bytes --transport--> Chunk --framing--> bytes of a frame --codec--> Sample --pipeline--> Reading
+Reading --rules--> Event, Command          Reading, Event --buffer--> Message --uplink--> hub
 ```
 
 Every handover is a sequence of these, so the cost of a hop is paid once a batch and not once a record. The records
@@ -64,6 +64,8 @@ class Reading(NamedTuple):
     time_ns: int
     """Nanoseconds since 1970-01-01T00:00:00Z."""
     values: Mapping[str, Value]
+    time_trusted: bool = True
+    """False if the clock had visibly never been set when this was stamped; told to the hub."""
 
 
 class Event(NamedTuple):
@@ -77,6 +79,7 @@ class Event(NamedTuple):
     time_ns: int
     """Nanoseconds since 1970-01-01T00:00:00Z."""
     values: Mapping[str, Value]
+    time_trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,14 +63,10 @@ class Buffer(Protocol):
         ...
 
     async def take(self) -> Message:
-        """Wait for the next message not taken yet, the lowest lane first, and return it.
-
-        Raises:
-            BufferUnavailable: the store cannot be read now.
-        """
+        """Wait for the next message not taken yet, the lowest lane first, and return it."""
         ...
 
-    async def settle(self, message: Message) -> None:
+    def settle(self, message: Message) -> None:
         """The hub has confirmed `message`: drop it and count its records delivered.
 
         Returns at once; made durable together with a later append or after a short while. A crash before that sends

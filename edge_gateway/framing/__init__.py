@@ -1,7 +1,7 @@
 """Bytes to whole frames, and back.
 
-Pure: no I/O, no clock, no asyncio; time comes in as an argument. Bounded: no framer ever holds more than one frame of the
-largest size. Resynchronising: whatever bytes come, the next clean frame after them is found again (each framer says
+Pure: no I/O, no clock, no asyncio; time comes in as an argument. Bounded: no framer ever holds more than one frame of
+the largest size. Resynchronising: whatever bytes come, the next clean frame after them is found again (each framer says
 after how much). Noise is counted and skipped, never an error.
 """
 
@@ -63,3 +63,8 @@ class Framer(Protocol):
             CodecError: the payload cannot be framed: too large, empty, or of a length this framing does not have.
         """
         ...
+
+
+from edge_gateway.framing.select import make_framer  # noqa: E402 - the framers implement what is declared above
+
+__all__ = ["Framer", "FramingCounters", "make_framer"]

@@ -34,7 +34,7 @@ class LinkCounters:
 class Transport(Protocol):
     """One link to one or more devices.
 
-    Use it as an async context manager; leaving closes the link and releases its lock. One task reads; any task may write.
+    Use it as an async context manager; leaving closes the link and releases its lock. One task reads; any may write.
     """
 
     @property

@@ -25,20 +25,19 @@ class Downlink:
     apply_desired: Callable[[Mapping[str, Value], bool], Awaitable[None]]
     """Desired properties came; the flag tells a whole document (True) from a patch."""
     reported: Callable[[], Mapping[str, Value]]
-    """The properties to report now."""
-    reported_changed: Callable[[], Awaitable[None]]
-    """Waits until `reported()` has something new to say."""
+    """The properties to report now; asked for every few seconds, so cheap."""
 
 
 class Session(Protocol):
     """One live connection to a hub or broker."""
 
     async def send(self, message: Message) -> None:
-        """Deliver one message; return only when the receiver has confirmed it (PUBACK). Several may run at once; what
-        is started first is written first.
+        """Deliver one message; return only when the receiver has confirmed it (PUBACK).
+
+        Several may run at once; what is started first is written first.
 
         Raises:
-            UplinkLost: the connection is gone or the confirmation did not come; the message may or may not have arrived.
+            UplinkLost: the connection is gone or no confirmation came; the message may or may not have arrived.
             UplinkRefused: the hub does not want it.
         """
         ...

@@ -1,0 +1,230 @@
+"""From a configuration to a gateway: makes every part and hands it what it needs.
+
+The rooms know nothing of each other and nothing of the configuration as a whole; this is where the two meet.
+`check_parts` does all of it that needs no port, no hub and no disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, assert_never
+
+import orjson
+import structlog
+
+from edge_gateway.buffer.durable import DurableBuffer, Offload
+from edge_gateway.buffer.store import Store
+from edge_gateway.clock import Clock
+from edge_gateway.codec import Codec, Profile, compile_profile, load_profile
+from edge_gateway.config.link import SerialLine
+from edge_gateway.config.model import GatewayConfig, IotHubUplink, LinkSettings, MqttUplink, PathPort, UsbPort
+from edge_gateway.config.model import ReplayPort as ReplaySettings
+from edge_gateway.durable_file import replace_durably
+from edge_gateway.errors import CommandInvalid, ConfigError
+from edge_gateway.framing.select import make_framer
+from edge_gateway.keystore.software import SoftwareKeyStore
+from edge_gateway.pipeline import Gateway, Link
+from edge_gateway.rules.rule_set import RuleSet, Vocabulary
+from edge_gateway.transport import Transport
+from edge_gateway.transport.capture import CaptureWriter, Capturing
+from edge_gateway.transport.replay import ReplayPort
+from edge_gateway.transport.serial_port import SerialPort
+from edge_gateway.uplink import Uplink
+from edge_gateway.uplink.iot_hub import IotHub
+from edge_gateway.uplink.mqtt import MqttBroker
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+BUFFER_FILE = "buffer.db"
+DESIRED_FILE = "desired.json"
+KEYS_DIRECTORY = "keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a configuration declares, loaded and compiled, before anything is opened."""
+
+    config: GatewayConfig
+    codecs: dict[str, Codec]
+    """By the profile's name or path as the links give it."""
+    uplink: Uplink
+
+
+def check_parts(config: GatewayConfig, *, clock: Clock) -> Parts:
+    """Load profiles, compile them, and try everything in the configuration that can be tried without opening anything.
+
+    Raises:
+        ConfigError: a setting contradicts another, or names what does not exist.
+        ProfileError: a profile is wrong.
+    """
+    codecs = {
+        name: compile_profile(load_profile(name, config.gateway.profile_directories))
+        for name in {link.profile for link in config.links}
+    }
+    for link in config.links:
+        make_framer(link.framing or codecs[link.profile].profile.framing)
+    RuleSet(config.rules, _vocabulary(codecs.values()))
+    for rule in config.rules:
+        codec = next(each for each in codecs.values() if each.profile.name == rule.profile)
+        for command in (rule.on_raise, rule.on_clear):
+            if command is not None:
+                try:
+                    codec.encode_command(command.name, command.arguments, 0)
+                except CommandInvalid as error:
+                    raise ConfigError(str(error), where=f"rules: {rule.name}") from error
+    return Parts(config, codecs, _make_uplink(config, clock))
+
+
+@asynccontextmanager
+async def open_gateway(
+    parts: Parts,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    capture: Path | None = None,
+    make_transport: Callable[[LinkSettings, Profile], Transport] | None = None,
+    uplink: Uplink | None = None,
+    offload: Offload | None = None,
+) -> AsyncIterator[Gateway]:
+    """Open the store and make a gateway that is ready to run; leaving closes the store.
+
+    Args:
+        parts: from `check_parts`.
+        clock: stamps readings.
+        rng: jitter and ids.
+        capture: a file to record what the links read.
+        make_transport: makes a link's transport instead of the configured one; for a bench without ports.
+        uplink: used instead of the configured one; for a bench without a hub.
+        offload: where the store's blocking calls run; a thread of its own if left out.
+
+    Raises:
+        ConfigError: the data directory cannot be used.
+        BufferInUse: another gateway runs on it.
+        BufferUnavailable: the store cannot be opened.
+        TransportError: the capture file cannot be written.
+    """
+    config = parts.config
+    directory = config.gateway.data_directory
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be made: {error.strerror}",
+            where=f"data_directory {directory}",
+            remedy="Choose another, or make it",
+        ) from error
+    desired_file = directory / DESIRED_FILE
+    rules = RuleSet(
+        config.rules,
+        _vocabulary(parts.codecs.values()),
+        desired=_load_desired(desired_file),
+        save_desired=lambda desired: replace_durably(desired_file, orjson.dumps({"rules": desired})),
+    )
+    with ExitStack() as resources:
+        writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
+        if offload is None:
+            worker = ThreadPoolExecutor(1, thread_name_prefix="buffer")
+            resources.callback(worker.shutdown, wait=False)
+            offload = _in_thread(worker)
+        links = [_make_link(link, parts, make_transport or _make_transport, writer) for link in config.links]
+        store = Store(directory / BUFFER_FILE, config.buffer, rng=rng)
+        async with DurableBuffer(store, settle_within_s=config.buffer.settle_within_s, offload=offload) as buffer:
+            yield Gateway(
+                config.gateway.name,
+                links,
+                rules,
+                buffer=buffer,
+                uplink=uplink or parts.uplink,
+                delivery=config.delivery,
+                pending_records=config.buffer.pending_records,
+                clock=clock,
+                rng=rng,
+            )
+
+
+def _in_thread(worker: ThreadPoolExecutor) -> Offload:
+    def offload(call: Callable[[], _T], /) -> Awaitable[_T]:
+        return asyncio.get_running_loop().run_in_executor(worker, call)
+
+    return offload
+
+
+def key_store(config: GatewayConfig) -> SoftwareKeyStore:
+    """The store that holds the keys a configuration names."""
+    return SoftwareKeyStore(config.gateway.data_directory / KEYS_DIRECTORY)
+
+
+def _make_link(
+    settings: LinkSettings,
+    parts: Parts,
+    make_transport: Callable[[LinkSettings, Profile], Transport],
+    writer: CaptureWriter | None,
+) -> Link:
+    codec = parts.codecs[settings.profile]
+    transport = make_transport(settings, codec.profile)
+    if writer is not None:
+        transport = Capturing(transport, writer)
+    return Link(settings, transport, make_framer(settings.framing or codec.profile.framing), codec)
+
+
+def _make_transport(settings: LinkSettings, profile: Profile) -> Transport:
+    line = settings.line or profile.line or SerialLine()
+    match settings.port:
+        case PathPort():
+            return SerialPort(settings.name, line=line, path=settings.port.path)
+        case UsbPort():
+            return SerialPort(settings.name, line=line, usb=settings.port.usb)
+        case ReplaySettings():
+            return ReplayPort(
+                settings.name,
+                settings.port.replay,
+                link=settings.port.captured_link or settings.name,
+                speed=settings.port.speed,
+            )
+        case _:
+            assert_never(settings.port)
+
+
+def _make_uplink(config: GatewayConfig, clock: Clock) -> Uplink:
+    match config.uplink:
+        case IotHubUplink():
+            return IotHub(config.uplink, config.delivery, key_store=key_store(config), clock=clock)
+        case MqttUplink():
+            return MqttBroker(config.uplink, config.delivery, gateway=config.gateway.name)
+        case _:
+            assert_never(config.uplink)
+
+
+def _vocabulary(codecs: Iterable[Codec]) -> dict[str, Vocabulary]:
+    return {
+        codec.profile.name: Vocabulary(
+            frozenset(
+                value
+                for name, frame in codec.profile.frames.items()
+                if frame.role == "sample"
+                for value in codec.profile.values_of(name)
+            ),
+            frozenset(codec.profile.commands),
+        )
+        for codec in codecs
+    }
+
+
+def _load_desired(path: Path) -> Sequence[Any] | None:
+    try:
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, orjson.JSONDecodeError) as error:
+        # The hub has the original and sends it again with the next connection.
+        _log.warning("desired.unreadable", path=str(path), error=type(error).__name__)
+        return None
+    rules = document.get("rules") if isinstance(document, dict) else None
+    return rules if isinstance(rules, list) else None

@@ -1,0 +1,264 @@
+"""The durable queue for many tasks at once: one worker, and one sync for all that came in meanwhile.
+
+While the disk works on one transaction, what arrives is gathered; the next transaction takes all of it. So a single
+reading waits for one sync, and a flood costs no more syncs than a trickle. What has been delivered is dropped in the
+same transactions. The work runs in a thread, so a slow disk never stops the links from being read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import structlog
+
+from edge_gateway.buffer import Account, BufferStatus
+from edge_gateway.buffer.store import Store, Writes
+from edge_gateway.errors import BufferUnavailable
+from edge_gateway.records import Event, Lane, Message, Reading
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+_AHEAD = 4
+"""Messages read ahead of the taker: enough to hide the hop to the thread, few enough that an alert soon gets past."""
+
+
+class Offload(Protocol):
+    """Runs a blocking call off the event loop, one at a time."""
+
+    def __call__(self, call: Callable[[], _T], /) -> Awaitable[_T]:
+        """Run `call` and return, or raise, what it does."""
+        ...
+
+
+async def run_inline(call: Callable[[], _T], /) -> _T:
+    """An `Offload` that does not: for virtual time, where a thread would bring the real clock in."""
+    return call()
+
+
+class DurableBuffer:
+    """`Buffer` on a `Store`. An async context manager; leaving writes what was settled and closes the store.
+
+    Args:
+        store: the queue; this object is its only user until it is left.
+        settle_within_s: how long a delivered message may stay in the store when nothing else is written.
+        offload: where the store's calls run.
+    """
+
+    def __init__(self, store: Store, *, settle_within_s: float, offload: Offload) -> None:
+        self._store = store
+        self._settle_within_s = settle_within_s
+        self._offload = offload
+        self._appends: list[tuple[Sequence[Reading | Event], Sequence[tuple[str, int]], asyncio.Future[None]]] = []
+        self._flushes: list[asyncio.Future[None]] = []
+        self._settled: list[Message] = []
+        self._settle_timer: asyncio.TimerHandle | None = None
+        self._settle_ripe = False
+        self._give_timer: asyncio.TimerHandle | None = None
+        self._ready: dict[Lane, deque[Message]] = {lane: deque() for lane in Lane}
+        self._takers: set[asyncio.Future[None]] = set()
+        self._rewind = False
+        self._draining = False
+        self._fault = ""
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._note_queued()
+        self._totals = store.totals()
+
+    async def __aenter__(self) -> Self:
+        self._worker = asyncio.create_task(self._work(), name="buffer")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.flush()
+        except BufferUnavailable as unwritten:
+            # Nothing is lost by this: what was delivered will be sent again under the same ids.
+            _log.warning("buffer.settle_unwritten", messages=len(self._settled), reason=str(unwritten))
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+        await self._offload(self._store.close)
+
+    async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
+        """See `Buffer.append`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._appends.append((records, rejected, done))
+        self._wake.set()
+        await done
+
+    async def take(self) -> Message:
+        """See `Buffer.take`. A store that cannot be read is waited for; `status().fault` says why."""
+        while True:
+            for messages in self._ready.values():
+                if messages:
+                    return messages.popleft()
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._takers.add(waiting)
+            self._wake.set()
+            try:
+                await waiting
+            finally:
+                self._takers.discard(waiting)
+
+    def settle(self, message: Message) -> None:
+        """See `Buffer.settle`."""
+        self._settled.append(message)
+        if self._draining:
+            self._settle_now()
+        else:
+            self._settle_later()
+
+    def rewind(self) -> None:
+        """See `Buffer.rewind`."""
+        for messages in self._ready.values():
+            messages.clear()
+        self._rewind = True
+        self._wake.set()
+
+    def drain(self) -> None:
+        """From now on give out young messages and drop delivered ones at once: the gateway is stopping."""
+        self._draining = True
+        self._settle_now()
+
+    async def emptied(self) -> None:
+        """Wait until nothing is queued."""
+        await self._empty.wait()
+
+    def status(self) -> BufferStatus:
+        """See `Buffer.status`."""
+        return BufferStatus(dict(self._queued), self._totals, self._fault)
+
+    async def accounts(self) -> dict[tuple[str, Lane], Account]:
+        """See `Buffer.accounts`."""
+        await self.flush()
+        return await self._offload(self._store.accounts)
+
+    async def flush(self) -> None:
+        """See `Buffer.flush`.
+
+        Raises:
+            BufferUnavailable: it could not be written now; it stays pending.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._flushes.append(done)
+        self._wake.set()
+        await done
+
+    # --- the worker ------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            appends, self._appends = self._appends, []
+            flushes, self._flushes = self._flushes, []
+            rewind, self._rewind = self._rewind, False
+            writes = Writes()
+            for records, rejected, _ in appends:
+                writes.records.extend(records)
+                writes.rejected.extend(rejected)
+            # A rewind must not give out again what is already known to be delivered.
+            if appends or flushes or rewind or self._settle_ripe:
+                writes.settled, self._settled = self._settled, []
+                self._settle_ripe = False
+                if self._settle_timer is not None:
+                    self._settle_timer.cancel()
+                    self._settle_timer = None
+            wanted = _AHEAD if self._takers and not any(self._ready.values()) else 0
+            turn = _Turn(writes, rewind, wanted, loop.time(), wait_for_more=not self._draining)
+            if writes or rewind or (wanted and self._store.may_give):
+                await self._offload(partial(turn.run, self._store))
+                self._note_queued()
+                self._totals = self._store.totals()
+            self._finish(turn, [done for *_, done in appends] + flushes)
+
+    def _finish(self, turn: _Turn, waiters: list[asyncio.Future[None]]) -> None:
+        """Tell everybody how the turn went."""
+        if turn.error is not None:
+            self._settled = turn.writes.settled + self._settled
+            if self._settled:
+                self._settle_later()
+            if turn.error.what != self._fault:
+                _log.error("buffer.unavailable", path=self._store.path, reason=str(turn.error))
+            self._fault = turn.error.what
+        elif turn.writes:
+            if self._fault:
+                _log.info("buffer.available", path=self._store.path)
+            self._fault = ""
+        for done in waiters:
+            if done.done():
+                continue
+            if turn.error is not None:
+                done.set_exception(turn.error)
+            else:
+                done.set_result(None)
+        for message in turn.messages:
+            self._ready[message.lane].append(message)
+        if turn.messages:
+            for waiting in self._takers:
+                if not waiting.done():
+                    waiting.set_result(None)
+        if turn.due_s is not None and self._give_timer is None:
+            self._give_timer = asyncio.get_running_loop().call_at(turn.due_s, self._give_now)
+
+    def _note_queued(self) -> None:
+        self._queued = self._store.queued()
+        if any(self._queued.values()):
+            self._empty.clear()
+        else:
+            self._empty.set()
+
+    def _give_now(self) -> None:
+        self._give_timer = None
+        self._wake.set()
+
+    def _settle_later(self) -> None:
+        if self._settle_timer is None and not self._settle_ripe:
+            self._settle_timer = asyncio.get_running_loop().call_later(self._settle_within_s, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._settle_timer = None
+        self._settle_ripe = True
+        self._wake.set()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One visit to the store: what to change, what to read, and how it went."""
+
+    writes: Writes
+    rewind: bool
+    wanted: int
+    now_s: float
+    wait_for_more: bool
+    messages: list[Message] = field(default_factory=list)
+    due_s: float | None = None
+    error: BufferUnavailable | None = None
+
+    def run(self, store: Store) -> None:
+        try:
+            if self.writes:
+                store.write(self.writes, self.now_s)
+        except BufferUnavailable as error:
+            self.error = error
+        if self.rewind:
+            store.rewind()
+        try:
+            while len(self.messages) < self.wanted:
+                match store.take(self.now_s, wait_for_more=self.wait_for_more):
+                    case Message() as message:
+                        self.messages.append(message)
+                    case due_s:
+                        self.due_s = due_s
+                        break
+        except BufferUnavailable as error:
+            self.error = self.error or error

@@ -1,0 +1,258 @@
+"""A compiled profile: what the rest of the gateway asks about frames.
+
+Decoding is the generated code of `compile.py`. Encoding is written for clarity instead: a command is rare
+beside a received frame, and being another way through the same declaration, encoding checks decoding in tests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge_gateway.codec.compile import Decoded, compile_decoder
+from edge_gateway.codec.explain import Row, explain_frame
+from edge_gateway.codec.fields import BitField, BytesField, FloatField, IntegerField
+from edge_gateway.codec.layout import Layout
+from edge_gateway.codec.profile import Argument, ArgumentReference, NamedField, Profile, is_constant
+from edge_gateway.errors import CodecError, CommandInvalid
+from edge_gateway.records import Answer, CommandResult, CommandStatus, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command as bytes, and how to know its answer."""
+
+    command: str
+    address: int | str | None
+    payload: bytes
+    """The frame, before framing."""
+    answer_frame: str | None = None
+    """None for a command the device never answers: do not wait."""
+    match: Mapping[str, Value] = field(default_factory=dict)
+    success: Mapping[str, Value] = field(default_factory=dict)
+
+    def judge(self, answer: Answer) -> CommandResult | None:
+        """What an answer says about this request; None if it belongs to another device or command."""
+        if answer.frame != self.answer_frame or answer.address != self.address:
+            return None
+        if any(answer.fields.get(name) != expected for name, expected in self.match.items()):
+            return None
+        wrong = [name for name, expected in self.success.items() if answer.fields.get(name) != expected]
+        if not wrong:
+            return CommandResult(CommandStatus.ACKNOWLEDGED, answer=answer.fields)
+        detail = ", ".join(f"{name} is {answer.fields.get(name)}" for name in wrong)
+        return CommandResult(CommandStatus.REFUSED, f"the device answered: {detail}", answer.fields)
+
+
+class Codec:
+    """Frames to values and commands to frames, for one profile. Immutable; any task may use it.
+
+    Raises:
+        ProfileError: a profile made around its own checks.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        compiled = compile_decoder(profile)
+        self.source: str = compiled.source
+        """The generated decoder, to read."""
+        self.decode: Callable[[Sequence[bytes]], Decoded] = compiled.decode
+        """Decode whole frames. Raises for no bytes whatever: what does not fit is a `Reject` with its reason."""
+        self.sequence_span = _sequence_span(profile)
+        """How many numbers the device's sequence counts before it wraps to 0; 0 for a profile without one."""
+
+    def encode(
+        self, frame_name: str, address: int | str | None, sequence: int | None, values: Mapping[str, Value]
+    ) -> bytes:
+        """The frame that decodes to these values; for simulators and tests.
+
+        Args:
+            frame_name: a frame of the profile, of any role.
+            address: for the identity field; ignored by a frame without one.
+            sequence: for the sequence field; ignored by a frame without one.
+            values: a value for every field that gives one. A value between two raw steps takes the nearest. Fields with
+                `emit: false` may be left out, and are 0 then.
+
+        Raises:
+            CodecError: no such frame; a value is missing, unknown, or does not fit its field.
+        """
+        profile = self.profile
+        if frame_name not in profile.frames:
+            raise CodecError(
+                f"there is no frame {frame_name!r}", where=profile.name, remedy=f"Frames: {', '.join(profile.frames)}"
+            )
+        where = f"{profile.name} {frame_name}"
+        named = profile.frames[frame_name].named
+        held = dict(values)
+        if profile.identity in named:
+            held[profile.identity] = address
+        if profile.sequence in named:
+            held[profile.sequence] = sequence
+        for name in held:
+            if name not in named or is_constant(named[name]):
+                known = ", ".join(profile.values_of(frame_name))
+                raise CodecError(f"there is no value {name!r}", where=where, remedy=f"Values: {known}")
+        for name, spec in named.items():
+            if name not in held and spec.emit and not is_constant(spec):
+                raise CodecError(f"the value {name!r} is missing", where=where)
+        try:
+            return _assemble(profile.layouts[frame_name], held)
+        except CodecError as error:
+            raise CodecError(error.what, where=f"{where} {error.where}", remedy=error.remedy) from error
+
+    def encode_command(self, name: str, arguments: Mapping[str, Value], address: int | str | None = None) -> Request:
+        """Encode a command for a device.
+
+        Args:
+            name: a command of the profile.
+            arguments: exactly those the command has.
+            address: the device's, where frames name devices.
+
+        Raises:
+            CommandInvalid: no such command or argument, one is missing, or a value is of the wrong kind, out of bounds
+                or between two steps of the device; the text names the argument, its value and what would do.
+        """
+        profile = self.profile
+        where = f"{profile.name} {name}"
+        if name not in profile.commands:
+            known = ", ".join(profile.commands) or "none"
+            raise CommandInvalid(f"there is no command {name!r}", where=profile.name, remedy=f"Commands: {known}")
+        command = profile.commands[name]
+        for given in arguments:
+            if given not in command.arguments:
+                known = ", ".join(command.arguments) or "none"
+                raise CommandInvalid(f"there is no argument {given!r}", where=where, remedy=f"Arguments: {known}")
+        named = profile.frames[command.frame].named
+        held: dict[str, Value] = {}
+        asked_as: dict[str, str] = {}
+        if profile.identity in named:
+            held[profile.identity] = address
+        for field_name, source in command.set.items():
+            if isinstance(source, ArgumentReference):
+                asked_as[field_name] = source.argument
+                declared = command.arguments[source.argument]
+                held[field_name] = _checked(source.argument, arguments, declared, named[field_name], where)
+            else:
+                held[field_name] = source
+        try:
+            payload = _assemble(profile.layouts[command.frame], held, exact=True)
+        except CodecError as error:
+            wrong = asked_as.get(error.where, error.where)
+            raise CommandInvalid(error.what, where=f"{where} {wrong}", remedy=error.remedy) from error
+        answer = command.answer
+        if answer is None:
+            return Request(name, address, payload)
+        answering = profile.frames[answer.frame].named
+        return Request(
+            name,
+            address if profile.identity in answering else None,
+            payload,
+            answer.frame,
+            {key: _as_decoded(answering[key], value) for key, value in answer.match.items()},
+            {key: _as_decoded(answering[key], value) for key, value in answer.success.items()},
+        )
+
+    def explain(self, frame: bytes) -> list[Row]:
+        """What each byte of a frame means, for a person; of a broken frame, what is wrong with which byte.
+
+        The first row is about the whole frame, the others go from its first byte to its last. Raises for no bytes.
+        """
+        return explain_frame(self.profile, frame)
+
+
+def _sequence_span(profile: Profile) -> int:
+    """The smallest span, should frames of several kinds carry sequences of different widths."""
+    specs = [
+        frame.named[profile.sequence]
+        for frame in profile.frames.values()
+        if frame.role == "sample" and profile.sequence in frame.named
+    ]
+    return min((spec.raw_range[1] + 1 for spec in specs if isinstance(spec, IntegerField | BitField)), default=0)
+
+
+def compile_profile(profile: Profile) -> Codec:
+    """Compile a profile, once; what `load_profile` returned always compiles."""
+    return Codec(profile)
+
+
+def _checked(name: str, arguments: Mapping[str, Value], declared: Argument, spec: NamedField, where: str) -> Value:
+    """The argument of this name, if it is there and within its declaration."""
+    if name not in arguments:
+        raise CommandInvalid(f"the argument {name!r} is missing", where=where, remedy=_possible(declared, spec))
+    value = arguments[name]
+    if not _is_allowed(value, declared, spec):
+        raise CommandInvalid(f"{value!r} is not allowed", where=f"{where} {name}", remedy=_possible(declared, spec))
+    return value
+
+
+def _as_decoded(spec: NamedField, value: Value) -> Value:
+    """What a decoder gives for a value a profile states: a code by its number becomes its name."""
+    match spec:
+        case FloatField() | BytesField():
+            return value
+        case IntegerField() | BitField():
+            return spec.value_of(spec.raw_of(value))
+
+
+def _bounds(declared: Argument, spec: NamedField) -> tuple[int | float, int | float]:
+    """The least and the greatest value of an argument that is a number."""
+    least, most = (-math.inf, math.inf) if isinstance(spec, (FloatField, BytesField)) else spec.value_range
+    return (
+        least if declared.minimum is None else declared.minimum,
+        most if declared.maximum is None else declared.maximum,
+    )
+
+
+def _is_allowed(value: Value, declared: Argument, spec: NamedField) -> bool:
+    match declared.type:
+        case "text":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+        case "number":
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not isinstance(value, (int, float)):
+        return False
+    least, most = _bounds(declared, spec)
+    return least <= value <= most
+
+
+def _possible(declared: Argument, spec: NamedField) -> str:
+    match declared.type:
+        case "text":
+            names = list(spec.enum.values()) if isinstance(spec, (IntegerField, BitField)) else []
+            return f"Possible: {', '.join(names)}" if names else "Possible: text in hexadecimal digits"
+        case "boolean":
+            return "Possible: true, false"
+        case "integer" | "number":
+            least, most = _bounds(declared, spec)
+            kind = "a whole number" if declared.type == "integer" else "a number"
+            return f"Possible: {kind} from {least} to {most}" + (f" {declared.unit}" if declared.unit else "")
+
+
+def _assemble(layout: Layout, held: Mapping[str, Value], *, exact: bool = False) -> bytes:
+    """Put values into their places; a field without one is 0.
+
+    Raises:
+        CodecError: a value does not fit; `where` is its field's name.
+    """
+    frame = bytearray()
+    for slot in layout.slots:
+        spec = slot.field
+        constant = slot.constant(layout.endian)
+        if constant is not None:
+            frame += constant
+        elif isinstance(spec, IntegerField) and spec.bits:
+            raw = sum(part.raw_of(held[part.name], exact=exact) << part.bit for part in spec.bits if part.name in held)
+            frame += spec.pack(raw, layout.endian)
+        elif spec.name in held:
+            frame += spec.encode(held[spec.name], layout.endian, exact=exact)
+        else:
+            frame += bytes(spec.size_bytes)
+    if layout.checksum is not None:
+        check = layout.checksum
+        frame += check.compute(bytes(frame)).to_bytes(check.end - check.start, check.endian)
+    return bytes(frame)

@@ -1,0 +1,453 @@
+"""The hallway: joins the rooms in the order the data walks through them, starts them, and shuts them down.
+
+```
+transport.read -> framer.feed -> codec.decode -> readings -> rules -> intake -> buffer -> delivery -> hub
+      ^                                                        |                              |
+      +---- framer.encode <---- codec.encode_command <---------+------------- commands -------+
+```
+
+One task reads each link and carries what it read through to the intake, in batches, without a queue between. Nothing
+waits for the hub: links are read from the start, and what cannot be delivered lies in the buffer.
+
+There is one way down, taken on SIGTERM: stop reading, make durable what was read, deliver for a moment what is queued,
+close. What is still queued then is delivered after the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from edge_gateway import __version__
+from edge_gateway.buffer.durable import DurableBuffer
+from edge_gateway.buffer.intake import Intake
+from edge_gateway.clock import Clock, rfc3339
+from edge_gateway.codec import Codec, Decoded, Request
+from edge_gateway.config.model import DeliverySettings, LinkSettings
+from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable
+from edge_gateway.framing import Framer
+from edge_gateway.records import (
+    Chunk,
+    Command,
+    CommandResult,
+    CommandStatus,
+    Event,
+    Lane,
+    Reading,
+)
+from edge_gateway.rules.rule_set import RuleSet
+from edge_gateway.transport import Transport
+from edge_gateway.uplink import Downlink, Uplink
+from edge_gateway.uplink.delivery import Delivery
+
+_log = structlog.get_logger()
+
+MOST_UNKNOWN_DEVICES: Final = 1_000
+"""Devices a link may bring that the configuration does not list; a bus full of noise must not fill the memory."""
+
+MOST_WAITING_COMMANDS: Final = 16
+"""Commands one device may have waiting for its turn."""
+
+_LAST_DELIVERY_S: Final = 2.0
+"""How long a stopping gateway goes on delivering; with the closing of links and sessions it is gone within 5 s."""
+
+
+@dataclass(slots=True)
+class Device:
+    """One sensor behind a link, and what is known of it since the process started."""
+
+    name: str
+    address: int | str | None
+    link: Link
+    readings: int = 0
+    missed: int = 0
+    """Frames its own sequence says it sent and that never came."""
+    expected_sequence: int | None = None
+    last: Reading | None = None
+    last_at_s: float = 0.0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a command is carried out: a device does one thing after the other."""
+    waiting_commands: int = 0
+
+
+class Link:
+    """One transport with its framing, its profile and the devices behind it.
+
+    Args:
+        settings: names, and what to do with a device nobody listed.
+        transport: the bytes.
+        framer: finds frames in them.
+        codec: knows what frames mean.
+    """
+
+    def __init__(self, settings: LinkSettings, transport: Transport, framer: Framer, codec: Codec) -> None:
+        self.settings = settings
+        self.name = settings.name
+        self.transport = transport
+        self.framer = framer
+        self.codec = codec
+        self.devices = {device.address: Device(device.name, device.address, self) for device in settings.devices}
+        self.rejects: Counter[str] = Counter()
+        """Frames that could not become readings, by reason."""
+        self.waiting: list[tuple[Request, asyncio.Future[CommandResult]]] = []
+        """Commands written to the link whose answer has not come."""
+
+    async def frames(self) -> AsyncIterator[list[bytes]]:
+        """Whole frames as they come, many at once if many came; ends when the link does."""
+        silence_s = self.framer.silence_s
+        pending = False
+        while True:
+            try:
+                chunks = await self._read(silence_s if pending else None)
+            except LinkLost:
+                self.framer.reset()
+                pending = False
+                continue
+            except LinkEnded:
+                yield self.framer.flush(asyncio.get_running_loop().time() + (silence_s or 0))
+                return
+            if chunks:
+                frames = self.framer.feed(chunks)
+                pending = silence_s is not None
+            else:
+                frames = self.framer.flush(asyncio.get_running_loop().time())
+                pending = False
+            if frames:
+                yield frames
+
+    async def _read(self, within_s: float | None) -> list[Chunk]:
+        """What the transport read; nothing if it was silent for `within_s`."""
+        if within_s is None:
+            return await self.transport.read()
+        try:
+            async with asyncio.timeout(within_s):
+                return await self.transport.read()
+        except TimeoutError:
+            return []
+
+    async def request(self, request: Request) -> CommandResult:
+        """Write a command and wait for its answer."""
+        answered: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
+        waiting = (request, answered)
+        if request.answer_frame is not None:
+            self.waiting.append(waiting)
+        try:
+            await self.transport.write(self.framer.encode(request.payload))
+            if request.answer_frame is None:
+                return CommandResult(CommandStatus.SENT)
+            async with asyncio.timeout(self.settings.answer_timeout_s):
+                return await answered
+        except LinkUnavailable as error:
+            return CommandResult(CommandStatus.UNREACHABLE, str(error))
+        except LinkLost as error:
+            return CommandResult(CommandStatus.NO_ANSWER, str(error))
+        except TimeoutError:
+            return CommandResult(
+                CommandStatus.NO_ANSWER, f"the device did not answer within {self.settings.answer_timeout_s:g} s"
+            )
+        finally:
+            if waiting in self.waiting:
+                self.waiting.remove(waiting)
+
+
+class Gateway:
+    """All rooms together.
+
+    Args:
+        name: the gateway's own.
+        links: where frames come from; entered and left by `run`.
+        rules: the rules in force; desired properties may replace them.
+        buffer: already entered; the caller leaves it after `run`.
+        uplink: where messages go.
+        delivery: how.
+        pending_records: records held in memory before links wait.
+        clock: stamps readings.
+        rng: jitter.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        links: Sequence[Link],
+        rules: RuleSet,
+        *,
+        buffer: DurableBuffer,
+        uplink: Uplink,
+        delivery: DeliverySettings,
+        pending_records: int,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._name = name
+        self._links = links
+        self._buffer = buffer
+        self._clock = clock
+        self._rules = rules
+        self._devices = {device.name: device for link in links for device in link.devices.values()}
+        self._intake = Intake(buffer, pending_records)
+        self._delivery = Delivery(
+            uplink,
+            buffer,
+            Downlink(
+                run_command=self.run_command,
+                report_result=self._report_result,
+                apply_desired=self._apply_desired,
+                reported=self._reported,
+            ),
+            delivery,
+            rng,
+        )
+        self._uplink = uplink
+        self._started_at_s = 0.0
+        self._commands: set[asyncio.Task[None]] = set()
+
+    # --- up and down -----------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set, then go down in order and return."""
+        loop = asyncio.get_running_loop()
+        self._started_at_s = loop.time()
+        async with AsyncExitStack() as transports, asyncio.TaskGroup() as tasks:
+            intake = tasks.create_task(self._intake.run(), name="intake")
+            delivery = tasks.create_task(self._delivery.run(), name="delivery")
+            readers = []
+            for link in self._links:
+                await transports.enter_async_context(link.transport)
+                readers.append(tasks.create_task(self._read(link), name=f"link {link.name}"))
+            _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
+            await stop.wait()
+
+            _log.info("gateway.stopping", gateway=self._name)
+            await _end([*readers, *self._commands])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_DELIVERY_S):
+                    await self._intake.drained()
+                    self._buffer.drain()
+                    await self._buffer.emptied()
+            await _end([intake, delivery])
+        status = self._buffer.status()
+        _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
+
+    async def _read(self, link: Link) -> None:
+        async for frames in link.frames():
+            await self._carry(link, frames)
+        _log.info("link.ended", link=link.name)
+
+    # --- the way up ------------------------------------------------------------------------------------------------
+
+    async def _carry(self, link: Link, frames: list[bytes]) -> None:
+        """Bring whole frames of one link from bytes to the buffer's door."""
+        decoded = link.codec.decode(frames)
+        rejected: Counter[str] = Counter()
+        readings = self._readings(link, decoded, rejected)
+        outcome = self._rules(readings) if readings else None
+        for reject in decoded.rejects:
+            link.rejects[reject.reason] += 1
+            rejected[link.name] += 1
+            _log.debug("frame.rejected", link=link.name, reason=reject.reason, frame=reject.data.hex())
+        for answer in decoded.answers:
+            for request, answered in link.waiting:
+                result = request.judge(answer)
+                if result is not None and not answered.done():
+                    answered.set_result(result)
+                    break
+        if outcome is not None and outcome.events:
+            await self._intake.put([*outcome.events, *readings], rejected)
+        elif readings or rejected:
+            await self._intake.put(readings, rejected)
+        if outcome is not None:
+            for command in outcome.commands:
+                self._run_soon(command)
+
+    def _readings(self, link: Link, decoded: Decoded, rejected: Counter[str]) -> list[Reading]:
+        """Say of each sample which device it is from and when it came."""
+        known, profile, span = link.devices, link.codec.profile.name, link.codec.sequence_span
+        now_ns, trusted = self._clock.now_ns(), self._clock.trusted
+        now_s = asyncio.get_running_loop().time()
+        readings = []
+        for address, sequence, values in decoded.samples:
+            device = known.get(address)
+            if device is None:
+                device = self._admit(link, address)
+                if device is None:
+                    rejected[link.name] += 1
+                    continue
+            if sequence is not None:
+                if sequence != device.expected_sequence:
+                    _count_missed(device, sequence, span)
+                device.expected_sequence = sequence + 1 if sequence + 1 < span else 0
+            device.readings += 1
+            device.last = reading = Reading(device.name, profile, now_ns, values, trusted)
+            device.last_at_s = now_s
+            readings.append(reading)
+        return readings
+
+    def _admit(self, link: Link, address: int | str | None) -> Device | None:
+        """Take in a device the configuration does not list, or say that it is not wanted."""
+        reason = ""
+        if link.settings.unknown_devices == "reject":
+            reason = "unknown-device"
+        elif len(link.devices) - len(link.settings.devices) >= MOST_UNKNOWN_DEVICES:
+            reason = "too-many-devices"
+        if reason:
+            if not link.rejects[reason]:
+                _log.warning("device.rejected", link=link.name, address=address, reason=reason)
+            link.rejects[reason] += 1
+            return None
+        name = link.name if address is None else f"{link.name}-{address}"
+        while name in self._devices:
+            name += "-2"
+        device = Device(name, address, link)
+        link.devices[address] = self._devices[name] = device
+        _log.info("device.arrived", device=name, link=link.name, profile=link.codec.profile.name)
+        return device
+
+    # --- the way down ----------------------------------------------------------------------------------------------
+
+    async def run_command(self, command: Command) -> CommandResult:
+        """Bring a command to its device and say how it ended. Never raises."""
+        device = self._devices.get(command.device)
+        if device is None:
+            return CommandResult(
+                CommandStatus.INVALID, f"there is no device {command.device!r}; `edge-gateway status` lists them"
+            )
+        try:
+            request = device.link.codec.encode_command(command.name, command.arguments, device.address)
+        except CommandInvalid as error:
+            return CommandResult(CommandStatus.INVALID, str(error))
+        if device.waiting_commands >= MOST_WAITING_COMMANDS:
+            return CommandResult(
+                CommandStatus.UNREACHABLE, f"{MOST_WAITING_COMMANDS} commands wait for this device; try again later"
+            )
+        device.waiting_commands += 1
+        try:
+            async with device.turn:
+                result = await device.link.request(request)
+        finally:
+            device.waiting_commands -= 1
+        _log.info(
+            "command.done",
+            device=command.device,
+            command=command.name,
+            source=command.source,
+            status=result.status.value,
+            detail=result.detail,
+        )
+        return result
+
+    def _run_soon(self, command: Command) -> None:
+        """Carry out a rule's command without keeping the link waiting for the answer that comes over it."""
+
+        async def run() -> None:
+            await self._report_result(command, await self.run_command(command))
+
+        task = asyncio.create_task(run(), name=f"command {command.name} {command.device}")
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
+
+    async def _report_result(self, command: Command, result: CommandResult) -> None:
+        values = {"command": command.name, "status": result.status.value, "detail": result.detail}
+        if command.correlation_id:
+            values["correlation_id"] = command.correlation_id
+        event = Event(
+            command.device, command.source, "command-result", self._clock.now_ns(), values, self._clock.trusted
+        )
+        await self._intake.put([event])
+
+    # --- twin ------------------------------------------------------------------------------------------------------
+
+    async def _apply_desired(self, desired: Mapping[str, Any], whole: bool) -> None:
+        self._rules.apply_desired(desired, whole=whole)
+
+    def _reported(self) -> Mapping[str, Any]:
+        return {
+            "gateway": {"name": self._name, "version": __version__},
+            "links": [{"name": link.name, "up": link.transport.is_up} for link in self._links],
+            "devices": len(self._devices),
+            "rules": self._rules.reported(),
+        }
+
+    # --- status ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What runs, what is late, what is queued and what became of the rest, as JSON can say it."""
+        now_s = asyncio.get_running_loop().time()
+        buffer = self._buffer.status()
+        uplink = self._delivery.status
+        return {
+            "gateway": self._name,
+            "version": __version__,
+            "time": rfc3339(self._clock.now_ns()),
+            "time_trusted": self._clock.trusted,
+            "uptime_s": round(now_s - self._started_at_s, 3),
+            "links": [_link_status(link) for link in self._links],
+            "devices": [_device_status(device, now_s) for device in self._devices.values()],
+            "queue": {lane.label: buffer.queued.get(lane, 0) for lane in Lane},
+            "account": {
+                key: getattr(buffer.totals, key)
+                for key in ("received", "delivered", "queued", "expired", "evicted", "rejected")
+            },
+            "buffer": {"fault": buffer.fault},
+            "uplink": {
+                "endpoint": self._uplink.endpoint,
+                "connected": uplink.connected,
+                "for_s": round(now_s - (uplink.since_s or self._started_at_s), 3),
+                "fault": uplink.fault,
+                "sessions": uplink.sessions,
+                "messages": uplink.messages,
+                "records": uplink.records,
+                "in_flight": uplink.in_flight,
+            },
+            "alerts": self._rules.raised(),
+            "faults": self._faults(buffer.fault, uplink.fault),
+        }
+
+    def _faults(self, *more: str) -> list[str]:
+        of_links = [f"{link.name}: {link.transport.fault}" for link in self._links if link.transport.fault]
+        return of_links + [each for each in more if each]
+
+
+def _count_missed(device: Device, sequence: int, span: int) -> None:
+    """A gap in a device's own numbers is frames it sent in vain; half the span or more is a device that restarted."""
+    if device.expected_sequence is not None:
+        gap = (sequence - device.expected_sequence) % span
+        if gap < span // 2:
+            device.missed += gap
+
+
+def _link_status(link: Link) -> dict[str, Any]:
+    return {
+        "name": link.name,
+        "profile": link.codec.profile.name,
+        "up": link.transport.is_up,
+        "fault": link.transport.fault,
+        **asdict(link.transport.counters),
+        **asdict(link.framer.counters),
+        "rejects": dict(link.rejects),
+    }
+
+
+def _device_status(device: Device, now_s: float) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "link": device.link.name,
+        "profile": device.link.codec.profile.name,
+        "readings": device.readings,
+        "missed": device.missed,
+        "age_s": round(now_s - device.last_at_s, 3) if device.last else None,
+        "values": device.last.values if device.last else None,
+    }
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,43 @@
+"""The bench: a gateway's surroundings on one machine, with real protocols and faults that can be switched.
+
+What a person or a test needs to run the whole gateway without cloud or hardware: an IoT Hub, its certificates, a
+network that fails on command, and the receiver's account of what arrived. It ships with the product because whoever
+describes a new sensor or tests a deployment needs it as much as we do. Nothing here is for production.
+"""
+
+from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
+from edge_gateway.testbench.device_identity import DeviceIdentity, sas_token
+from edge_gateway.testbench.fault_proxy import FaultProxy, ProxyMode
+from edge_gateway.testbench.iot_hub import (
+    CloudMessage,
+    DeliveryState,
+    DeviceNotOnline,
+    HubStatistics,
+    LocalHub,
+    MethodResponse,
+    MethodTimedOut,
+)
+from edge_gateway.testbench.listener import free_loopback_address
+from edge_gateway.testbench.receiver import DeliveryAccount, ReceivedMessage
+from edge_gateway.testbench.twin import Twin, TwinRefused
+
+__all__ = [
+    "CloudMessage",
+    "DeliveryAccount",
+    "DeliveryState",
+    "DeviceIdentity",
+    "DeviceNotOnline",
+    "FaultProxy",
+    "HubStatistics",
+    "LocalAuthority",
+    "LocalHub",
+    "MethodResponse",
+    "MethodTimedOut",
+    "ProxyMode",
+    "ReceivedMessage",
+    "ServerCertificate",
+    "Twin",
+    "TwinRefused",
+    "free_loopback_address",
+    "sas_token",
+]

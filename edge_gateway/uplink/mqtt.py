@@ -1,0 +1,178 @@
+"""Any MQTT 3.1.1 broker over TLS, by aiomqtt.
+
+MQTT 3.1.1 has no message properties, so the message id stands in the topic. QoS 1: `send` returns on the broker's
+PUBACK (OASIS MQTT 3.1.1, section 4.3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiomqtt
+import orjson
+import structlog
+from aiomqtt.exceptions import MqttConnectError
+
+from edge_gateway.config.model import DeliverySettings, MqttUplink
+from edge_gateway.errors import CommandInvalid, ConfigError, UplinkError, UplinkLost, UplinkRefused
+from edge_gateway.records import CommandResult, CommandStatus, Message
+from edge_gateway.uplink import Downlink, Session
+from edge_gateway.uplink.commands import describe_result, parse_command
+from edge_gateway.uplink.tls import client_context, connection_error
+
+_log = structlog.get_logger()
+
+_MOST_COMMANDS_AT_ONCE: Final = 16
+"""Commands being carried out; beyond it new ones wait in the broker's hands."""
+
+_CONNACK_MEANS: Final = {
+    1: "does not speak MQTT 3.1.1",
+    2: "refuses this client id",
+    3: "is not available now",
+    4: "refuses this user name and password",
+    5: "does not authorise this client",
+}
+"""OASIS MQTT 3.1.1, table 3.1."""
+
+
+class MqttBroker:
+    """`Uplink` to a broker.
+
+    Args:
+        settings: host, topics and credentials.
+        delivery: keep-alive, window and time-outs.
+        gateway: the gateway's name, for topics and as client id.
+
+    Raises:
+        ConfigError: a certificate file cannot be used.
+    """
+
+    def __init__(self, settings: MqttUplink, delivery: DeliverySettings, *, gateway: str) -> None:
+        self._settings = settings
+        self._delivery = delivery
+        self._gateway = gateway
+        self._tls = client_context(settings.ca_file, settings.certificate_file, settings.private_key_file)
+
+    @property
+    def endpoint(self) -> str:
+        """Host and port."""
+        return f"mqtts://{self._settings.host}:{self._settings.port}"
+
+    @asynccontextmanager
+    async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
+        """See `Uplink.connect`."""
+        client = aiomqtt.Client(
+            self._settings.host,
+            self._settings.port,
+            identifier=self._settings.client_id or self._gateway,
+            username=self._settings.username,
+            password=self._password(),
+            keepalive=self._delivery.keep_alive_s,
+            tls_context=self._tls,
+            max_inflight_messages=self._delivery.in_flight + _MOST_COMMANDS_AT_ONCE,
+            timeout=self._delivery.connect_timeout_s,
+        )
+        client.pending_calls_threshold = self._delivery.in_flight + _MOST_COMMANDS_AT_ONCE
+        command_topic = self._settings.command_topic.format(gateway=self._gateway)
+        try:
+            async with asyncio.timeout(self._delivery.connect_timeout_s):
+                await client.__aenter__()
+        except (aiomqtt.MqttError, TimeoutError) as error:
+            raise self._refusal(error) from error
+        try:
+            try:
+                await client.subscribe(command_topic, qos=1)
+            except aiomqtt.MqttError as error:
+                raise self._lost(error) from error
+            yield _BrokerSession(self, client, downlink)
+        finally:
+            # A broker that is silent would hold up the farewell; whatever it does, this connection is over.
+            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await client.__aexit__(None, None, None)
+
+    def topic(self, message: Message) -> str:
+        """Where a message goes."""
+        return self._settings.topic.format(gateway=self._gateway, lane=message.lane.label, message_id=message.id)
+
+    def answer_topic(self, request: str) -> str:
+        """Where the answer to a command goes."""
+        return self._settings.answer_topic.format(gateway=self._gateway, request=request)
+
+    def _password(self) -> str | None:
+        path = self._settings.password_file
+        if path is None:
+            return None
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ConfigError("can be read by others", where=str(path), remedy=f"chmod go-rwx {path}")
+            return path.read_text().rstrip("\n")
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+    def _refusal(self, error: Exception) -> UplinkError:
+        if isinstance(error, MqttConnectError) and isinstance(error.rc, int):
+            what = _CONNACK_MEANS.get(error.rc, f"refuses the connection (return code {error.rc})")
+            kind = UplinkLost if error.rc == 3 else UplinkRefused
+            return kind(what, where=self.endpoint, remedy="Check username, password_file and the broker's access list")
+        return connection_error(error, self.endpoint)
+
+    def _lost(self, error: Exception) -> UplinkLost:
+        return UplinkLost(f"the connection was lost ({error})", where=self.endpoint)
+
+
+class _BrokerSession:
+    """One connection to the broker."""
+
+    def __init__(self, broker: MqttBroker, client: aiomqtt.Client, downlink: Downlink) -> None:
+        self._broker = broker
+        self._client = client
+        self._downlink = downlink
+        self._slots = asyncio.Semaphore(_MOST_COMMANDS_AT_ONCE)
+
+    async def send(self, message: Message) -> None:
+        try:
+            await self._client.publish(self._broker.topic(message), message.body, qos=1, timeout=float("inf"))
+        except aiomqtt.MqttError as error:
+            raise UplinkLost(f"the connection was lost ({error})", where=self._broker.endpoint) from error
+
+    async def lost(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            try:
+                async for arrived in self._client.messages:
+                    self._read_what_tls_holds()
+                    await self._slots.acquire()
+                    request = arrived.topic.value.rpartition("/")[2]
+                    payload = arrived.payload if isinstance(arrived.payload, bytes) else b""
+                    group.create_task(self._carry_out(payload, request), name=f"uplink-command {request}")
+            except aiomqtt.MqttError as error:
+                raise UplinkLost(f"the connection was lost ({error})", where=self._broker.endpoint) from error
+
+    def _read_what_tls_holds(self) -> None:
+        """Fetch packets that came in one TLS record with the last one.
+
+        paho reads one packet when the socket becomes readable; others that were decrypted with it make no socket
+        readable and would wait for the next record, up to a keep-alive.
+        """
+        paho = self._client._client  # aiomqtt has no public way to it
+        while isinstance(tls := paho.socket(), ssl.SSLSocket) and tls.pending():
+            paho.loop_read()
+
+    async def _carry_out(self, payload: bytes, request: str) -> None:
+        try:
+            command = parse_command(payload, source="mqtt", correlation_id=request)
+            result = await self._downlink.run_command(command)
+        except CommandInvalid as error:
+            result = CommandResult(CommandStatus.INVALID, str(error))
+        finally:
+            self._slots.release()
+        answer = orjson.dumps(describe_result(result))
+        try:
+            await self._client.publish(self._broker.answer_topic(request), answer, qos=1)
+        except aiomqtt.MqttError as error:
+            _log.warning("uplink.answer_lost", request=request, reason=str(error))

@@ -1,0 +1,72 @@
+"""TLS to a hub or broker: always verified, and its failures told apart."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+from edge_gateway.errors import ConfigError, UplinkError, UplinkLost, UplinkRefused
+
+
+def client_context(
+    ca_file: Path | None, certificate_file: Path | None, private_key_file: Path | None
+) -> ssl.SSLContext:
+    """A context that checks the server's certificate and name.
+
+    Args:
+        ca_file: certificates to trust (PEM); None for the system's.
+        certificate_file: the client's own certificate chain, if it proves its identity by one.
+        private_key_file: the key to it.
+
+    Raises:
+        ConfigError: a file is missing or is not PEM.
+    """
+    for path in (ca_file, certificate_file, private_key_file):
+        if path is not None and not path.is_file():
+            raise ConfigError("there is no such file", where=str(path), remedy="Give the path of a PEM file")
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if certificate_file is not None:
+            context.load_cert_chain(certificate_file, private_key_file)
+    except ssl.SSLError as error:
+        # OpenSSL names neither the file nor what is wrong with it; it does not matter which of the two it was.
+        files = ", ".join(str(path) for path in (ca_file, certificate_file, private_key_file) if path is not None)
+        raise ConfigError("cannot be used as PEM certificate or key", where=files) from error
+    return context
+
+
+def connection_error(error: BaseException, endpoint: str) -> UplinkError:
+    """Say why a connection could not be made, from whatever the client library wrapped around the cause."""
+    cause: BaseException | None = error
+    seen: list[BaseException] = []
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return UplinkRefused(
+                    f"shows a certificate that cannot be trusted: {cause.verify_message}",
+                    where=endpoint,
+                    remedy="Check the host name, the clock, and ca_file",
+                )
+            case socket.gaierror():
+                return UplinkLost(
+                    "this name does not resolve", where=endpoint, remedy="Check the host name and the DNS server"
+                )
+            case ConnectionRefusedError():
+                return UplinkLost(
+                    "nothing listens there", where=endpoint, remedy="Check the host and port, and the firewall"
+                )
+            case ssl.SSLError():
+                return UplinkLost(
+                    f"the TLS handshake failed ({cause.reason or 'broken off'})",
+                    where=endpoint,
+                    remedy="Check that this port speaks TLS",
+                )
+            case TimeoutError():
+                return UplinkLost("does not answer", where=endpoint, remedy="Check the network and the firewall")
+            case OSError() if cause.errno is not None:
+                return UplinkLost(f"cannot be reached ({cause.strerror})", where=endpoint, remedy="Check the network")
+        cause = cause.__cause__ or cause.__context__
+    return UplinkLost(f"the connection failed ({type(error).__name__})", where=endpoint)
