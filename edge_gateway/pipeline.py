@@ -32,7 +32,7 @@ from edge_gateway.buffer.intake import Intake
 from edge_gateway.clock import Clock, rfc3339
 from edge_gateway.codec import Codec, Decoded, Request
 from edge_gateway.config.model import DeliverySettings, LinkSettings
-from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable
+from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, TransportError
 from edge_gateway.framing import Framer
 from edge_gateway.records import (
     Chunk,
@@ -97,12 +97,20 @@ class Link:
         self.devices = {device.address: Device(device.name, device.address, self) for device in settings.devices}
         self.rejects: Counter[str] = Counter()
         """Frames that could not become readings, by reason."""
+        self.failure = ""
+        """Why this link was given up; empty for all that work or wait for their port."""
         self.waiting: list[tuple[Request, asyncio.Future[CommandResult]]] = []
         """Commands written to the link whose answer has not come."""
+
+    @property
+    def fault(self) -> str:
+        """Why nothing comes from here, with what to do about it; empty if something may."""
+        return self.failure or self.transport.fault
 
     async def frames(self) -> AsyncIterator[list[bytes]]:
         """Whole frames as they come, many at once if many came; ends when the link does."""
         silence_s = self.framer.silence_s
+        last_byte_s = 0.0
         pending = False
         while True:
             try:
@@ -112,9 +120,11 @@ class Link:
                 pending = False
                 continue
             except LinkEnded:
-                yield self.framer.flush(asyncio.get_running_loop().time() + (silence_s or 0))
+                # By the link's own time, which runs ahead of the loop's when a capture is played fast.
+                yield self.framer.flush(last_byte_s + (silence_s or 0.0))
                 return
             if chunks:
+                last_byte_s = chunks[-1].at_s
                 frames = self.framer.feed(chunks)
                 pending = silence_s is not None
             else:
@@ -237,9 +247,15 @@ class Gateway:
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
 
     async def _read(self, link: Link) -> None:
-        async for frames in link.frames():
-            await self._carry(link, frames)
-        _log.info("link.ended", link=link.name)
+        try:
+            async for frames in link.frames():
+                await self._carry(link, frames)
+        except TransportError as error:
+            # This link is beyond mending by itself, for instance a capture that breaks off; the others go on.
+            link.failure = str(error)
+            _log.error("link.failed", link=link.name, reason=str(error))
+        else:
+            _log.info("link.ended", link=link.name)
 
     # --- the way up ------------------------------------------------------------------------------------------------
 
@@ -411,7 +427,7 @@ class Gateway:
         }
 
     def _faults(self, *more: str) -> list[str]:
-        of_links = [f"{link.name}: {link.transport.fault}" for link in self._links if link.transport.fault]
+        of_links = [f"{link.name}: {fault}" for link in self._links if (fault := link.fault)]
         return of_links + [each for each in more if each]
 
 
@@ -428,7 +444,7 @@ def _link_status(link: Link) -> dict[str, Any]:
         "name": link.name,
         "profile": link.codec.profile.name,
         "up": link.transport.is_up,
-        "fault": link.transport.fault,
+        "fault": link.fault,
         **asdict(link.transport.counters),
         **asdict(link.framer.counters),
         "rejects": dict(link.rejects),

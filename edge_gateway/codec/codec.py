@@ -59,6 +59,8 @@ class Codec:
         """The generated decoder, to read."""
         self.decode: Callable[[Sequence[bytes]], Decoded] = compiled.decode
         """Decode whole frames. Raises for no bytes whatever: what does not fit is a `Reject` with its reason."""
+        self._layouts = profile.layouts
+        self._named = {name: frame.named for name, frame in profile.frames.items()}
         self.sequence_span = _sequence_span(profile)
         """How many numbers the device's sequence counts before it wraps to 0; 0 for a profile without one."""
 
@@ -83,7 +85,7 @@ class Codec:
                 f"there is no frame {frame_name!r}", where=profile.name, remedy=f"Frames: {', '.join(profile.frames)}"
             )
         where = f"{profile.name} {frame_name}"
-        named = profile.frames[frame_name].named
+        named = self._named[frame_name]
         held = dict(values)
         if profile.identity in named:
             held[profile.identity] = address
@@ -97,7 +99,7 @@ class Codec:
             if name not in held and spec.emit and not is_constant(spec):
                 raise CodecError(f"the value {name!r} is missing", where=where)
         try:
-            return _assemble(profile.layouts[frame_name], held)
+            return _assemble(self._layouts[frame_name], held)
         except CodecError as error:
             raise CodecError(error.what, where=f"{where} {error.where}", remedy=error.remedy) from error
 
@@ -123,7 +125,7 @@ class Codec:
             if given not in command.arguments:
                 known = ", ".join(command.arguments) or "none"
                 raise CommandInvalid(f"there is no argument {given!r}", where=where, remedy=f"Arguments: {known}")
-        named = profile.frames[command.frame].named
+        named = self._named[command.frame]
         held: dict[str, Value] = {}
         asked_as: dict[str, str] = {}
         if profile.identity in named:
@@ -136,14 +138,14 @@ class Codec:
             else:
                 held[field_name] = source
         try:
-            payload = _assemble(profile.layouts[command.frame], held, exact=True)
+            payload = _assemble(self._layouts[command.frame], held, exact=True)
         except CodecError as error:
             wrong = asked_as.get(error.where, error.where)
             raise CommandInvalid(error.what, where=f"{where} {wrong}", remedy=error.remedy) from error
         answer = command.answer
         if answer is None:
             return Request(name, address, payload)
-        answering = profile.frames[answer.frame].named
+        answering = self._named[answer.frame]
         return Request(
             name,
             address if profile.identity in answering else None,

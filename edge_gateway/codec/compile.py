@@ -65,10 +65,8 @@ def compile_decoder(profile: Profile) -> CompiledDecoder:
     Raises:
         ProfileError: a name or number that must not enter source code; only a profile made around its checks has one.
     """
-    layouts = profile.layouts
-    heard = [layouts[name] for name, frame in profile.frames.items() if frame.role != "request"]
-    # Samples first: nearly every frame is one, and the first length is the cheapest to find.
-    heard.sort(key=lambda layout: profile.frames[layout.name].role != "sample")
+    # Samples come first: nearly every frame is one, and the first length is the cheapest to find.
+    heard = profile.heard_layouts
     namespace: dict[str, object] = {
         "Struct": struct.Struct,
         "Labels": _Labels,

@@ -37,16 +37,10 @@ def explain_frame(profile: Profile, frame: bytes) -> list[Row]:
     """See `Codec.explain`."""
     layout = _likeliest(profile, frame)
     role: str = profile.frames[layout.name].role
-    fits = layout.length_bytes == len(frame) and layout.has_constants(frame)
-    if fits and (layout.checksum is None or layout.checksum.holds(frame)):
+    if layout.fits(frame) and (layout.checksum is None or layout.checksum.holds(frame)):
         verdict = role
     else:
-        same_direction = [
-            other
-            for other in profile.layouts.values()
-            if (profile.frames[other.name].role == "request") == (role == "request")
-        ]
-        verdict = f"rejected: {reject_reason(same_direction, frame)}; read as the likeliest frame"
+        verdict = f"rejected: {reject_reason(profile.heard_layouts, frame)}; read as the likeliest frame"
     rows = [Row(0, len(frame), "", layout.name, None, None, verdict)]
     for slot in layout.slots:
         rows += _slot_rows(layout, slot, frame)

@@ -56,6 +56,10 @@ class Layout(NamedTuple):
     constants: tuple[tuple[int, bytes], ...]
     """`(start, bytes)` of what is the same in every such frame, neighbours joined."""
 
+    def fits(self, frame: bytes) -> bool:
+        """Whether the frame has this layout's length and constants; the checksum is another question."""
+        return self.length_bytes == len(frame) and self.has_constants(frame)
+
     def has_constants(self, frame: bytes) -> bool:
         """Whether the frame carries this layout's constant bytes."""
         return all(frame.startswith(fixed, start) for start, fixed in self.constants)

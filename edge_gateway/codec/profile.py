@@ -13,7 +13,6 @@ All checks happen when a profile is made, so whoever holds a `Profile` holds one
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -80,9 +79,9 @@ class Frame(Settings):
             seen.add(spec.name)
         return self
 
-    @cached_property
+    @property
     def named(self) -> dict[str, NamedField]:
-        """Its fields by name, bit fields in place of the integer that holds them."""
+        """Its fields by name, bit fields in place of the integer that holds them. Worked out at every call."""
         return {
             spec.name: spec
             for _, spec in _keyed_fields(self.fields)
@@ -228,10 +227,21 @@ class Profile(Settings):
     commands: dict[Name, DeviceCommand] = Field(default_factory=dict)
     vectors: tuple[Vector, ...] = ()
 
-    @cached_property
+    @property
     def layouts(self) -> dict[str, Layout]:
-        """Where the fields of each frame lie, by the frame's name."""
+        """Where the fields of each frame lie, by the frame's name. Worked out at every call."""
         return {name: frame.layout(name) for name, frame in self.frames.items()}
+
+    @property
+    def heard_layouts(self) -> list[Layout]:
+        """The layouts of what a device sends: samples first, then answers."""
+        roles = {name: frame.role for name, frame in self.frames.items()}
+        heard = [layout for name, layout in self.layouts.items() if not self.is_request(name)]
+        return sorted(heard, key=lambda layout: roles[layout.name] != "sample")
+
+    def is_request(self, frame_name: str) -> bool:
+        """Whether a frame is sent to the device."""
+        return self.frames[frame_name].role == "request"
 
     def values_of(self, frame_name: str) -> dict[str, NamedField]:
         """The fields of a frame that become values: neither constant, nor address or counter, nor `emit: false`."""
@@ -290,7 +300,7 @@ class Profile(Settings):
             least, most = self.framing.frame_bytes, self.framing.frame_bytes
         else:
             least, most = 1, self.framing.max_frame_bytes
-        heard = [layout for name, layout in self.layouts.items() if self.frames[name].role != "request"]
+        heard, sent = self.heard_layouts, [self.layouts[name] for name in self.frames if self.is_request(name)]
         for layout in heard:
             if not least <= layout.length_bytes <= most:
                 raise Misdeclared(
@@ -298,7 +308,7 @@ class Profile(Settings):
                     key=f"frames.{layout.name}.fields",
                     remedy=f"It delivers {least} to {most} bytes: mend the fields or `framing`",
                 )
-        for group in (heard, [layout for layout in self.layouts.values() if layout not in heard]):
+        for group in (heard, sent):
             for index, layout in enumerate(group):
                 for other in group[:index]:
                     if not can_be_told_apart(layout, other):

@@ -59,9 +59,7 @@ def _sample_name(codec: Codec, frame: bytes) -> str:
     return next(
         name
         for name, layout in codec.profile.layouts.items()
-        if codec.profile.frames[name].role == "sample"
-        and layout.length_bytes == len(frame)
-        and layout.has_constants(frame)
+        if codec.profile.frames[name].role == "sample" and layout.fits(frame)
     )
 
 

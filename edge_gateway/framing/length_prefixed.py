@@ -19,8 +19,9 @@ Framing knows no checksum, so it cannot tell a sync from payload that looks like
 - A frame that stalls for `silence_s` is no frame: its sync is refused and the bytes behind it are searched again, so
   that a false sync cannot hold a slow device's frames back for longer than that.
 
-Resynchronises after at most `max_frame_bytes`, or one silence. Without `sync` any byte may begin a frame, so after a
-lost byte only silence brings certainty; until then, what comes out is left to the codec.
+Resynchronises after at most `max_frame_bytes` where payload does not imitate the sync, and else after one silence.
+Without `sync` any byte may begin a frame, so after a lost byte only silence brings certainty, and a stalled frame is
+dropped whole; until then, what comes out is left to the codec.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ device, keep-alive, sizes, topics. What breaks MQTT or these rules is disconnect
 - Faults, switched while it runs: `refuse`, `freeze`, `drop_connections`, `withhold_pubacks`, `duplicate_pubacks`.
 - Tests wait for what they expect with `until`, never by sleeping.
 
-State lives in memory and in one event loop; nothing here is thread-safe. The device SDK blocks the thread that sets one
-of its handlers (`on_message_received` and the like) until the hub has answered: where client and hub share an event loop,
-set them from another thread, with `asyncio.to_thread(setattr, client, ...)`.
+State lives in memory and in one event loop; nothing here is thread-safe. The device SDK blocks the thread that sets
+one of its handlers (`on_message_received` and the like) until the hub has answered: where client and hub share an event
+loop, set them from another thread, with `asyncio.to_thread(setattr, client, ...)`.
 
 ```python
 authority = LocalAuthority()
@@ -300,6 +300,11 @@ class LocalHub:
         device.identity = replace(device.identity, enabled=enabled)
         if not enabled and device.connection is not None:
             device.connection.drop("disabled")
+
+    @property
+    def device_ids(self) -> list[str]:
+        """All registered devices, in the order they were added."""
+        return list(self._devices)
 
     def identity(self, device_id: str) -> DeviceIdentity:
         """A device's registry entry."""

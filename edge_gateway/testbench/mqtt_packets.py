@@ -299,6 +299,8 @@ class PacketReader:
         start, available = 0, len(data)
         try:
             while start < available:
+                if data[start] not in _FIRST_BYTES:  # said before the rest comes: another protocol may never send it
+                    raise MalformedPacket(f"no packet starts with 0x{data[start]:02x}")
                 body, end = self._extent(data, start)
                 if end > available:
                     self._wanted_bytes = end - start
@@ -333,11 +335,8 @@ def _decode(data: bytes, start: int, body: int, end: int) -> Packet:
     head = data[start]
     if head >> 4 == _PUBLISH:
         return _decode_publish(head, data, body, end)
-    decode = _DECODERS.get(head)
-    if decode is None:
-        raise MalformedPacket(f"no packet starts with 0x{head:02x}")
     fields = _Fields(data, body, end)
-    packet = decode(fields)
+    packet = _DECODERS[head](fields)
     fields.finish()
     return packet
 
@@ -493,6 +492,8 @@ _DECODERS: dict[int, Callable[[_Fields], Packet]] = {
     _DISCONNECT << 4: lambda _: Disconnect(),
 }
 """By first byte, whose lower half is fixed for every packet but PUBLISH (table 2.2)."""
+
+_FIRST_BYTES = frozenset(_DECODERS) | frozenset(range(_PUBLISH << 4, (_PUBLISH + 1) << 4))
 
 
 def _binary(data: bytes) -> bytes:

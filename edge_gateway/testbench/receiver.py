@@ -71,8 +71,7 @@ class SeqSet:
 
     def gaps(self, first: int | None = None) -> list[range]:
         """The numbers that are missing between `first`, or the lowest member, and the highest member."""
-        edges = zip(self._ends, self._starts[1:], strict=False)
-        gaps = [range(end + 1, start) for end, start in edges]
+        gaps = [range(end + 1, start) for end, start in zip(self._ends, self._starts[1:], strict=False)]
         if first is not None and self._starts and self._starts[0] > first:
             gaps.insert(0, range(first, self._starts[0]))
         return gaps

@@ -73,6 +73,7 @@ class Transport(Protocol):
             LinkLost: the link was up and is gone; once for each loss, so that a half-received frame can be dropped.
                 Call again to wait for its return.
             LinkEnded: nothing more will ever come.
+            TransportError: of another kind: the link is beyond mending by itself, e.g. a capture that breaks off.
         """
         ...
 

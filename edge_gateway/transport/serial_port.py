@@ -94,15 +94,17 @@ class SerialPort:
         list_ports: PortLister = system_ports.comports,
         read_line_errors: Callable[[int], LineErrors | None] = read_line_errors,
     ) -> None:
-        if (path is None) == (usb is None):
+        self._find_path: Callable[[], str]
+        if path is not None and usb is None:
+            self._find_path = lambda: path
+        elif usb is not None and path is None:
+            self._find_path = lambda: find_usb_port(usb, list_ports)
+        else:
             raise ConfigError("a serial link needs either path or usb", where=name, remedy="Give one of them")
         self._name = name
         self._line = line
-        self._path = path
-        self._usb = usb
         self._retry_s = retry_s
         self._most_held_bytes = held_bytes
-        self._list_ports = list_ports
         self._read_line_errors = read_line_errors
 
         self._counters = LinkCounters()
@@ -191,7 +193,8 @@ class SerialPort:
                 except BlockingIOError:
                     count = 0
                 except OSError as error:
-                    raise self._lose(port, error.strerror or str(error)) from error
+                    self._lose(port, error.strerror or str(error))
+                    raise _lost_while_writing(port) from error
                 self._counters.bytes_written += count
                 rest = rest[count:]
                 if rest:
@@ -208,18 +211,15 @@ class SerialPort:
             if self._port is port:
                 self._loop.remove_writer(port.fd)
         if self._port is not port:
-            raise LinkLost("the link went away while it was written to", where=port.path, remedy="Write again later")
+            raise _lost_while_writing(port)
 
     def _on_writable(self) -> None:
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    def _on_readable(self) -> None:
+    def _on_readable(self, port: _OpenPort) -> None:
         # One read for each time the loop says so: reading on until the port is empty would cost a second system call
         # for every small read, and let a fast line keep the others waiting.
-        port = self._port
-        if port is None:
-            return
         try:
             data = os.read(port.fd, _READ_BYTES)
         except BlockingIOError:
@@ -242,7 +242,7 @@ class SerialPort:
         """Have the loop call `_on_readable`, if the port is open and there is room for what it would read."""
         self._reading_paused = self._held_bytes >= self._most_held_bytes
         if self._port is not None and not self._reading_paused:
-            self._loop.add_reader(self._port.fd, self._on_readable)
+            self._loop.add_reader(self._port.fd, self._on_readable, self._port)
 
     async def _keep_open(self) -> None:
         while True:
@@ -258,8 +258,7 @@ class SerialPort:
         # Opening needs no thread: pyserial opens with O_NONBLOCK, so nothing waits for a carrier, and it takes well
         # below a millisecond. A thread would also run outside the loop's time.
         try:
-            path = self._path if self._usb is None else find_usb_port(self._usb, self._list_ports)
-            assert path is not None  # noqa: S101 - the constructor saw to it
+            path = self._find_path()
             handle = open_port(path, self._line)
         except LinkUnavailable as error:
             self._why_down = error
@@ -285,8 +284,8 @@ class SerialPort:
             return ""
         return "" if device_number == port.device_number else "the path now leads to another device"
 
-    def _lose(self, port: _OpenPort, reason: str) -> LinkLost:
-        """Take note that an open port is gone, and return the error that says so."""
+    def _lose(self, port: _OpenPort, reason: str) -> None:
+        """Take note that an open port is gone, for the reader to be told after what had come before."""
         loss = LinkLost(
             f"the link is lost: {reason}", where=port.path, remedy="It is taken up again when the port is back"
         )
@@ -299,7 +298,6 @@ class SerialPort:
             self._chunks = []
         self._arrived.set()
         _log.warning("link.lost", link=self._name, path=port.path, reason=reason)
-        return loss
 
     def _close(self, why: LinkUnavailable) -> None:
         self._why_down = why
@@ -334,6 +332,10 @@ class SerialPort:
         self._counters.framing_errors += new.framing
         self._counters.parity_errors += new.parity
         self._counters.breaks += new.breaks
+
+
+def _lost_while_writing(port: _OpenPort) -> LinkLost:
+    return LinkLost("the link went away while it was written to", where=port.path, remedy="Write again when it is back")
 
 
 def _growth(before: int, now: int) -> int:

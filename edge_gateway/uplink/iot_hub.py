@@ -85,6 +85,7 @@ class IotHub:
         self._delivery = delivery
         self._key_store = key_store
         self._clock = clock
+        self._executor: ThreadPoolExecutor | None = None
         self._trusted_pem = _read_pem(settings.ca_file)
 
     @property
@@ -101,9 +102,11 @@ class IotHub:
         from azure.iot.device.aio import IoTHubDeviceClient
 
         loop = asyncio.get_running_loop()
-        # The SDK runs each call on the loop's default executor. One thread there keeps calls in the order they were
-        # made, and with it the order of messages.
-        loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="iot-hub"))
+        if self._executor is None:
+            # The SDK runs each call on the loop's default executor. One thread there keeps calls in the order they
+            # were made, and with it the order of messages.
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="iot-hub")
+            loop.set_default_executor(self._executor)
         resource = f"{self._settings.host_name}/devices/{self._settings.device_id}"
         expiry_s = self._clock.now_ns() // NS_PER_S + self._settings.token_lifetime_s
         client = IoTHubDeviceClient.create_from_sastoken(
@@ -163,11 +166,15 @@ class _HubSession:
 
     async def subscribe(self) -> None:
         """Ask for all that can come down, and read the twin as it is now."""
+        # Each assignment subscribes and blocks until the hub has answered, so not in the event loop.
+        await asyncio.to_thread(self._assign_handlers)
+        twin = await self._client.get_twin()
+        self._desired.put_nowait((twin.get("desired", {}), True))
+
+    def _assign_handlers(self) -> None:
         self._client.on_twin_desired_properties_patch_received = self._on_desired_patch
         self._client.on_method_request_received = self._on_method
         self._client.on_message_received = self._on_c2d
-        twin = await self._client.get_twin()
-        self._desired.put_nowait((twin.get("desired", {}), True))
 
     async def send(self, message: Message) -> None:
         from azure.iot.device import Message as HubMessage

@@ -6,11 +6,15 @@ both judged by a third party.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import random
 import select
 import subprocess
+import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
@@ -29,7 +33,7 @@ ANSWER_TIMEOUT_S = 20.0
 """An answer takes some 10 ms; the rest is for a machine that is busy with other tests."""
 
 ANSWER_WITHIN_MS = 5_000
-"""The longest a board may be at what it was sent before: 4 KiB take 1.1 s at 38400 baud."""
+"""The longest a board may be at what it was sent before: 4 KiB take 1.3 s."""
 
 SET_PERIOD, SET_RELAY, PING = 1, 2, 3
 DONE, UNKNOWN_COMMAND, BAD_ARGUMENT = 0, 1, 2
@@ -75,19 +79,25 @@ def unstuff(encoded: bytes) -> bytes:
     return b"\0".join(runs)
 
 
+def sealed(body: bytes) -> bytes:
+    """`body` with its CRC."""
+    return body + crc16.ibm_3740(body).to_bytes(2, "little")
+
+
 def command(code: int, argument: int = 0, *, address: int = 7) -> bytes:
     """A command frame without stuffing."""
-    body = _COMMAND.pack(0x41, address, code, argument)
-    return body + crc16.ibm_3740(body).to_bytes(2, "little")
+    return sealed(_COMMAND.pack(0x41, address, code, argument))
 
 
 class Line:
     """A serial port open to a board. Every frame that arrives must be whole and have the right CRC."""
 
-    def __init__(self, port: serial.Serial) -> None:
+    def __init__(self, port: serial.Serial, *, address: int = 7) -> None:
         self.port = port
-        # The first delimiter may end a frame whose beginning was sent before the port was open.
-        assert port.read_until(b"\0").endswith(b"\0")
+        # What comes before the answer to a first ping may have begun while the port was not open yet.
+        self.send(command(PING, address=address))
+        pong = stuff(sealed(_ANSWER.pack(0x81, address, PING, DONE)))
+        assert port.read_until(pong).endswith(pong), "the board does not answer"
 
     def send(self, frame: bytes) -> None:
         self.port.write(stuff(frame))
@@ -201,9 +211,10 @@ def test_the_relay_shows_in_later_samples(line: Line) -> None:
 @pytest.mark.parametrize(("code", "argument"), [(SET_PERIOD, 49), (SET_PERIOD, 60_001), (SET_RELAY, 2), (PING, 1)])
 def test_an_argument_out_of_range_is_refused(line: Line, code: int, argument: int) -> None:
     """A known command with an argument it does not take is answered with `bad argument` and changes nothing."""
+    assert line.ask(SET_PERIOD, 80).status == DONE
     assert line.ask(code, argument) == CommandAnswer(7, code, BAD_ARGUMENT)
     earlier, later = line.sample(), line.sample()
-    assert later.uptime_ms - earlier.uptime_ms == pytest.approx(500, abs=TICK_MS)
+    assert later.uptime_ms - earlier.uptime_ms == pytest.approx(80, abs=TICK_MS)
     assert later.mode == IDLE
 
 
@@ -258,7 +269,7 @@ def test_a_flood_of_noise_does_no_harm(line: Line, seed: int) -> None:
     assert frames.pop() == CommandAnswer(7, PING, DONE)
     sequences = [frame.sequence for frame in frames if isinstance(frame, ClimateSample)]
     assert sequences == list(range(before.sequence + 1, before.sequence + 1 + len(frames)))
-    assert len(frames) >= 1, "4 KiB take a second at 38400 baud, so samples must have come meanwhile"
+    assert len(frames) >= 1, "4 KiB take more than a second, so samples must have come meanwhile"
 
 
 def test_commands_back_to_back_are_all_answered(line: Line) -> None:
@@ -274,7 +285,7 @@ def test_a_board_can_be_built_with_another_address() -> None:
         FirmwareBoard(address=0x1234) as board,
         serial.Serial(board.port, BAUD, timeout=ANSWER_TIMEOUT_S) as port,
     ):
-        line = Line(port)
+        line = Line(port, address=0x1234)
         assert line.sample().address == 0x1234
         line.send(command(PING, address=7))
         assert line.ask(PING + 1, address=0x1234) == CommandAnswer(0x1234, PING + 1, UNKNOWN_COMMAND)
@@ -284,10 +295,16 @@ def test_what_is_sent_to_a_closed_port_is_lost() -> None:
     """A port opened anew starts with what is sent from then on, not with what nobody read before."""
     with FirmwareBoard() as board:
         with serial.Serial(board.port, BAUD, timeout=ANSWER_TIMEOUT_S) as port:
-            Line(port).ask(SET_PERIOD, 50)
-        with serial.Serial(board.port, BAUD, timeout=ANSWER_TIMEOUT_S) as port:
-            line = Line(port)
-            assert line.ask(PING).status == DONE
+            assert Line(port).ask(SET_PERIOD, 50).status == DONE
+        # Six samples' time. The board cannot be asked how far it is; on a slow machine the test only proves less.
+        time.sleep(0.3)
+        # Not through pyserial, which empties the input as it opens.
+        descriptor = os.open(board.port, os.O_RDONLY | os.O_NOCTTY)
+        try:
+            waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+        finally:
+            os.close(descriptor)
+        assert int.from_bytes(waiting, sys.byteorder) <= len(stuff(bytes(_SAMPLE.size + 2)))
 
 
 def test_the_runner_ends_with_whoever_started_it() -> None:

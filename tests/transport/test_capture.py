@@ -124,16 +124,25 @@ async def test_a_full_capture_stops_and_says_so_once(tmp_path: Path) -> None:
     assert [(entry["event"], entry["max_bytes"]) for entry in logs] == [("capture.full", 300)]
 
 
-@pytest.mark.parametrize("chunk_bytes", [10, 3000])
-def test_a_full_disk_ends_the_capture_and_nothing_else(tmp_path: Path, chunk_bytes: int) -> None:
+@pytest.mark.parametrize(
+    ("chunk_bytes", "rounds", "pause_s"),
+    [
+        pytest.param(3000, 10, 0.0, id="on-writing"),
+        pytest.param(10, 10, 1.0, id="on-flushing"),
+        pytest.param(10, 2, 0.0, id="on-closing"),
+    ],
+)
+def test_a_full_disk_ends_the_capture_and_nothing_else(
+    tmp_path: Path, chunk_bytes: int, rounds: int, pause_s: float
+) -> None:
     """When the file cannot be written any more that is said once, and whoever reads the links goes on."""
     path = tmp_path / "capture.jsonl"
 
     async def main() -> None:
         with CaptureWriter(path) as writer:
-            for _ in range(10):
+            for _ in range(rounds):
                 writer.write("a", [Chunk(asyncio.get_running_loop().time(), bytes(chunk_bytes))] * 50)
-                await asyncio.sleep(1)
+                await asyncio.sleep(pause_s)
 
     _, hard_bytes = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with capture_logs() as logs:

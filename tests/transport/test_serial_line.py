@@ -197,6 +197,8 @@ def test_a_pseudo_terminal_stays_open_to_a_successor(device: PtyDevice) -> None:
         (OSError(errno.EBUSY, "busy"), "in use by another program"),
         (OSError(errno.ENXIO, "no device"), "there is no device behind this port"),
         (OSError(errno.ENODEV, "no device"), "there is no device behind this port"),
+        (termios.error(errno.EIO, "error"), "there is no device behind this port"),
+        (termios.error(errno.EINVAL, "invalid"), "the port does not support 115200 baud 8N1, flow control none"),
         (OSError(errno.ENOMEM, "no memory"), "the port cannot be opened: Cannot allocate memory"),
         (serial.SerialException("out of sorts"), "the port cannot be opened: out of sorts"),
         (ValueError("no such rate"), "the port cannot be opened: no such rate"),
@@ -214,6 +216,18 @@ def test_errors_no_pseudo_terminal_has_are_told_too(
     told = refusal(device.path)
     assert told.what == words
     assert told.remedy
+
+
+def test_a_device_unplugged_while_it_is_opened_is_told(device: PtyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that goes away between opening and setting up is a fault like any other."""
+    opened = serial.Serial.open
+
+    def open_and_unplug(port: serial.Serial) -> None:
+        opened(port)
+        device.unplug()
+
+    monkeypatch.setattr(serial.Serial, "open", open_and_unplug)
+    assert refusal(device.path).what == "there is no device behind this port"
 
 
 def test_a_driver_that_counts_nothing_has_no_counts(device: PtyDevice) -> None:

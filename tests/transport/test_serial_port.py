@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,41 @@ def test_a_loss_is_noticed_while_nobody_reads(device: PtyDevice) -> None:
             assert sum(len(chunk.data) for chunk in await read_until_lost(port)) == 300
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENXIO, errno.ENODEV])
+async def test_an_error_of_reading_is_a_loss(device: PtyDevice, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Drivers differ in how they say that the device is gone; each way is a loss with the system's words."""
+
+    def gone(_fd: int, _count: int) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    async with SerialPort("a", line=LINE, path=device.path) as port:
+        monkeypatch.setattr(os, "read", gone)
+        await device.send(b"x")
+        with pytest.raises(LinkLost, match=os.strerror(number)):
+            await port.read()
+        monkeypatch.undo()
+        assert os.strerror(number) in port.fault
+
+
+async def test_a_wake_up_without_bytes_is_no_loss(device: PtyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that was said to be readable and is not after all stays open, and gives its bytes when they come."""
+    read = os.read
+    empty_wake_ups = 3
+
+    def late(fd: int, count: int) -> bytes:
+        nonlocal empty_wake_ups
+        if empty_wake_ups:
+            empty_wake_ups -= 1
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return read(fd, count)
+
+    async with SerialPort("a", line=LINE, path=device.path) as port:
+        monkeypatch.setattr(os, "read", late)
+        await device.send(b"x")
+        assert await read_bytes(port, 1) == b"x"
+    assert empty_wake_ups == 0
 
 
 async def test_the_loss_stands_between_the_bytes_before_and_after_it(tmp_path: Path) -> None:

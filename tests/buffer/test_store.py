@@ -1,0 +1,234 @@
+"""The durable queue, one call at a time."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+
+import orjson
+import pytest
+
+from edge_gateway.buffer import Account
+from edge_gateway.buffer.store import Store, Writes
+from edge_gateway.config.model import BufferSettings
+from edge_gateway.errors import BufferInUse, BufferUnavailable
+from edge_gateway.records import Lane, Message, Reading
+
+from .conftest import OpenStore, alert, reading
+
+
+def take(store: Store, now_s: float = 0.0) -> Message:
+    message = store.take(now_s)
+    assert isinstance(message, Message)
+    return message
+
+
+def append(store: Store, *records: Reading, now_s: float = 0.0) -> None:
+    store.write(Writes(records=list(records)), now_s)
+
+
+def settle(store: Store, *messages: Message) -> None:
+    store.write(Writes(settled=list(messages)), 0.0)
+
+
+def test_a_reading_comes_out_as_the_documented_json(open_store: OpenStore) -> None:
+    """A reading leaves with device, profile, seq, RFC 3339 time and values, in a JSON array."""
+    store = open_store()
+    append(store, Reading("boiler", "climate", 1_790_000_000_250_000_000, {"temperature": 21.5}))
+    assert orjson.loads(take(store).body) == [
+        {
+            "device": "boiler",
+            "profile": "climate",
+            "seq": 1,
+            "time": "2026-09-21T14:13:20.250000Z",
+            "values": {"temperature": 21.5},
+        }
+    ]
+
+
+def test_a_time_nobody_trusts_is_marked(open_store: OpenStore) -> None:
+    """What was stamped before the clock was set says so at the hub."""
+    store = open_store()
+    append(store, Reading("a", "p", 0, {}, time_trusted=False), reading())
+    first, second = orjson.loads(take(store).body)
+    assert first["time_trusted"] is False
+    assert "time_trusted" not in second
+
+
+def test_seq_grows_by_one_over_both_lanes_and_restarts(open_store: OpenStore) -> None:
+    """A device's seq has no gap and no repeat, whatever the lane, also after the store was opened anew."""
+    store = open_store()
+    store.write(Writes(records=[reading("a"), alert("a"), reading("b")]), 0.0)
+    store.close()
+    store = open_store()
+    append(store, reading("a"))
+    records = []
+    while isinstance(message := store.take(0.0), Message):
+        records += orjson.loads(message.body)
+    assert sorted(each["seq"] for each in records if each["device"] == "a") == [1, 2, 3]
+    assert [each["seq"] for each in records if each["device"] == "b"] == [1]
+
+
+def test_alerts_travel_alone_and_first(open_store: OpenStore) -> None:
+    """An alert overtakes every reading, and no message holds more than one."""
+    store = open_store()
+    store.write(Writes(records=[reading(), alert(), alert()]), 0.0)
+    lanes = [take(store).lane for _ in range(3)]
+    assert lanes == [Lane.ALERT, Lane.ALERT, Lane.NORMAL]
+
+
+def test_a_message_sent_again_after_a_restart_has_the_same_bytes_and_id(open_store: OpenStore) -> None:
+    """What was taken and not settled comes out identical, though more was appended before and after the restart."""
+    store = open_store()
+    append(store, reading(value=1))
+    first = take(store)
+    append(store, reading(value=2))
+    store.close()
+    store = open_store()
+    append(store, reading(value=3))
+    assert take(store) == first
+    assert [orjson.loads(take(store).body)[0]["values"]["x"] for _ in range(2)] == [2, 3]
+
+
+def test_what_waits_gathers_into_full_messages(open_store: OpenStore) -> None:
+    """While nobody takes, single readings gather into messages of the largest size and no larger."""
+    store = open_store(max_records_per_message=10)
+    for value in range(25):
+        append(store, reading(value=value))
+    assert [take(store).records for _ in range(3)] == [10, 10, 5]
+
+
+def test_messages_stay_within_their_byte_limit(open_store: OpenStore) -> None:
+    """Large values make small messages."""
+    store = open_store(max_message_bytes=2048)
+    append(store, *[reading(value="x" * 500) for _ in range(20)])
+    records = 0
+    while isinstance(message := store.take(0.0), Message):
+        assert len(message.body) <= 2048
+        records += message.records
+    assert records == 20
+
+
+def test_a_record_that_never_fits_is_rejected_and_counted(open_store: OpenStore) -> None:
+    """One record too large for any message, or no JSON at all, costs nobody else anything and is in the account."""
+    store = open_store(max_message_bytes=1024)
+    append(store, reading(value="x" * 5000), reading(value=object()), reading(value=3))
+    assert [each["values"]["x"] for each in orjson.loads(take(store).body)] == [3]
+    assert store.accounts()["a", Lane.NORMAL] == Account(received=3, queued=1, rejected=2)
+
+
+def test_a_young_message_waits_for_more_and_then_goes(open_store: OpenStore) -> None:
+    """With a message age, readings wait for company until it has passed; the alert does not."""
+    store = open_store(max_message_age_s=1.0)
+    store.write(Writes(records=[reading(), alert()]), 100.0)
+    assert take(store, 100.0).lane is Lane.ALERT
+    assert store.take(100.5) == 101.0
+    append(store, reading(), now_s=100.9)
+    assert take(store, 101.0).records == 2
+
+
+def test_a_full_message_does_not_wait(open_store: OpenStore) -> None:
+    """There is no point in waiting for more when there is no room for more."""
+    store = open_store(max_message_age_s=60.0, max_records_per_message=5)
+    append(store, *[reading() for _ in range(7)])
+    assert take(store, 0.0).records == 5
+    assert store.take(0.0) == 60.0
+
+
+def test_settled_messages_are_gone_and_counted(open_store: OpenStore) -> None:
+    """Delivered records leave the queue, also after a restart, and the account says where they went."""
+    store = open_store()
+    append(store, reading("a"), reading("b"))
+    settle(store, take(store))
+    append(store, reading("a"))
+    store.close()
+    store = open_store()
+    assert store.accounts() == {
+        ("a", Lane.NORMAL): Account(received=2, delivered=1, queued=1),
+        ("b", Lane.NORMAL): Account(received=1, delivered=1),
+    }
+    assert take(store).records == 1
+    assert store.take(0.0) is None
+
+
+def test_settling_twice_counts_once(open_store: OpenStore) -> None:
+    """A confirmation that comes twice does not unbalance the account."""
+    store = open_store()
+    append(store, reading())
+    message = take(store)
+    settle(store, message)
+    settle(store, message)
+    assert store.accounts()["a", Lane.NORMAL] == Account(received=1, delivered=1)
+
+
+def test_rewinding_gives_the_unsettled_again_in_order(open_store: OpenStore) -> None:
+    """After a lost session the oldest unconfirmed message comes first, and confirmed ones do not come back."""
+    store = open_store(max_records_per_message=1)
+    for value in range(4):
+        append(store, reading(value=value))
+    messages = [take(store) for _ in range(4)]
+    settle(store, messages[1])
+    store.rewind()
+    assert [take(store) for _ in range(3)] == [messages[0], messages[2], messages[3]]
+
+
+def test_over_its_cap_the_oldest_readings_go_and_are_counted(open_store: OpenStore) -> None:
+    """A store that is full drops the oldest readings, never alerts, and the account still balances."""
+    store = open_store(max_bytes=1 << 20, max_records_per_message=100)
+    store.write(Writes(records=[alert()]), 0.0)
+    for _ in range(300):
+        append(store, *[reading(value="x" * 100) for _ in range(50)])
+    account = store.accounts()["a", Lane.NORMAL]
+    assert account.evicted > 0
+    assert account.balance() == 0
+    assert store.accounts()["a", Lane.ALERT] == Account(received=1, queued=1)
+    assert take(store).lane is Lane.ALERT
+    first = orjson.loads(take(store).body)[0]["seq"]
+    assert first == account.evicted + 2
+
+
+def test_rejected_frames_are_in_the_account(open_store: OpenStore) -> None:
+    """A frame that never became a reading is received and rejected."""
+    store = open_store()
+    store.write(Writes(rejected=[("port-a", 3)]), 0.0)
+    assert store.accounts()["port-a", Lane.NORMAL] == Account(received=3, rejected=3)
+
+
+def test_the_account_from_memory_is_the_account_on_disk(open_store: OpenStore) -> None:
+    """What status shows every second agrees with what is counted chunk by chunk."""
+    store = open_store()
+    rng = random.Random(3)
+    for _ in range(50):
+        append(store, *[reading(rng.choice("abc")) for _ in range(rng.randrange(5))])
+        if rng.random() < 0.5 and isinstance(message := store.take(0.0), Message):
+            settle(store, message)
+    on_disk = store.accounts().values()
+    total = store.totals()
+    assert total.received == sum(each.received for each in on_disk)
+    assert total.delivered == sum(each.delivered for each in on_disk)
+    assert total.queued == sum(each.queued for each in on_disk) == sum(store.queued().values())
+
+
+def test_a_second_process_is_told_at_once(open_store: OpenStore, tmp_path: Path) -> None:
+    """Two gateways on one data directory would send everything twice; the second says what to do."""
+    with_first = open_store()
+    with pytest.raises(BufferInUse, match="Stop the other gateway"):
+        open_store()
+    with_first.close()
+
+
+def test_a_store_of_another_version_is_left_alone(open_store: OpenStore, tmp_path: Path) -> None:
+    """A file this version does not know is neither read nor changed."""
+    open_store().close()
+    with sqlite3.connect(tmp_path / "buffer.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(BufferUnavailable, match="another version"):
+        open_store()
+
+
+def test_a_path_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    """The error names the file."""
+    with pytest.raises(BufferUnavailable, match="nowhere"):
+        Store(tmp_path / "nowhere" / "buffer.db", BufferSettings(), rng=random.Random(1))
