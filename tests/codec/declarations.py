@@ -62,7 +62,7 @@ def _bit_fields(draw: st.DrawFn, name: str, bits: int) -> list[dict[str, Any]]:
 @st.composite
 def _field(draw: st.DrawFn, name: str) -> dict[str, Any]:
     kind = draw(st.sampled_from(["integer", "integer", "integer", "bits", "const", "float", "bytes"]))
-    emit = {} if draw(st.integers(0, 5)) else {"emit": False}
+    emit: dict[str, Any] = {} if draw(st.integers(0, 5)) else {"emit": False}
     if kind == "float":
         return {"name": name, "type": draw(st.sampled_from(["f32", "f64"])), **emit}
     if kind == "bytes":

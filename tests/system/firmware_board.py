@@ -104,7 +104,7 @@ def run_make(target: str, folder: Path, *, address: int = DEFAULT_ADDRESS) -> st
 
 
 @functools.cache
-def build_firmware(address: int = DEFAULT_ADDRESS) -> Path:
+def build_firmware(address: int) -> Path:
     """Compile the runner, and the firmware of a sensor with `address`.
 
     Returns:

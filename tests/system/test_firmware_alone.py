@@ -27,7 +27,7 @@ from fastcrc import crc16
 from edge_gateway.errors import BenchError
 
 from . import firmware_board
-from .firmware_board import BAUD, FirmwareBoard, ToolsMissing, build_firmware, require_tools, run_make
+from .firmware_board import BAUD, DEFAULT_ADDRESS, FirmwareBoard, ToolsMissing, build_firmware, require_tools, run_make
 
 ANSWER_TIMEOUT_S = 20.0
 """An answer takes some 10 ms; the rest is for a machine that is busy with other tests."""
@@ -244,6 +244,7 @@ def _with_flipped_bit(frame: bytes) -> bytes:
 )
 def test_a_garbled_command_is_ignored(line: Line, garble: Callable[[bytes], bytes]) -> None:
     """A command that is not intact is neither answered nor obeyed; the next one is."""
+    assert line.ask(SET_PERIOD, 50).status == DONE
     line.send(garble(command(SET_RELAY, 1)))
     assert line.ask(PING) == CommandAnswer(7, PING, DONE)
     assert line.sample().mode == IDLE
@@ -252,6 +253,7 @@ def test_a_garbled_command_is_ignored(line: Line, garble: Callable[[bytes], byte
 @pytest.mark.parametrize("address", [0, 8, 0x0107, 0xFFFF])
 def test_a_command_for_another_sensor_is_ignored(line: Line, address: int) -> None:
     """A command to another address is neither answered nor obeyed, though both bytes of the address count."""
+    assert line.ask(SET_PERIOD, 50).status == DONE
     line.send(command(SET_RELAY, 1, address=address))
     assert line.ask(PING) == CommandAnswer(7, PING, DONE)
     assert line.sample().mode == IDLE
@@ -309,7 +311,7 @@ def test_what_is_sent_to_a_closed_port_is_lost() -> None:
 
 def test_the_runner_ends_with_whoever_started_it() -> None:
     """When its stdin is closed, as by the death of the test run, the runner exits with 0."""
-    folder = build_firmware()
+    folder = build_firmware(DEFAULT_ADDRESS)
     with subprocess.Popen(
         [folder / "simavr_pty", folder / "climate_sensor.elf"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as runner:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.mqtt_packets import (
     Connack,
@@ -22,6 +24,27 @@ from edge_gateway.testbench.mqtt_packets import (
 )
 
 P = TypeVar("P", bound=Packet)
+T = TypeVar("T")
+
+TIME_LIMIT_S = 20.0
+"""Far beyond what anything here takes, so that a fault fails a test and does not hang it."""
+
+
+class ShiftedClock:
+    """The real time and a difference."""
+
+    def __init__(self, ahead_s: float) -> None:
+        self.ahead_s = ahead_s
+        self.trusted = True
+
+    def now_ns(self) -> int:
+        return time.time_ns() + int(self.ahead_s * NS_PER_S)
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """Wait, within the time limit."""
+    async with asyncio.timeout(TIME_LIMIT_S):
+        return await awaitable
 
 
 class RawClient:
@@ -42,7 +65,7 @@ class RawClient:
     async def receive(self, kind: type[P]) -> P:
         """The next packet, which must be of this kind."""
         while not self._received:
-            data = await self._stream.read(65_536)
+            data = await soon(self._stream.read(65_536))
             if not data:
                 raise ConnectionResetError("the hub has closed the connection")
             self._received += self._packets.feed(data)
@@ -53,7 +76,7 @@ class RawClient:
     async def closed(self) -> None:
         """Wait until the hub closes the connection; it must say nothing before."""
         with suppress(ConnectionResetError):
-            assert await self._stream.read(1) == b""
+            assert await soon(self._stream.read(1)) == b""
 
     async def subscribe(self, topic_filter: str, qos: int = 1) -> int | None:
         self.send(Subscribe(1, (Subscription(topic_filter, qos),)))

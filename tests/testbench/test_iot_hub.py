@@ -37,30 +37,12 @@ from edge_gateway.testbench.mqtt_packets import (
     Will,
 )
 
-from .mqtt_client import connected_client, tls_client
+from .mqtt_client import ShiftedClock, connected_client, soon, tls_client
 
 EVENTS = "devices/sensor-1/messages/events/"
 DEVICEBOUND = "devices/sensor-1/messages/devicebound/#"
 METHODS = "$iothub/methods/POST/#"
 TWIN_RESPONSES = "$iothub/twin/res/#"
-
-
-class ShiftedClock:
-    """The real time and a difference."""
-
-    def __init__(self, ahead_s: float) -> None:
-        self.ahead_s = ahead_s
-        self.trusted = True
-
-    def now_ns(self) -> int:
-        return time.time_ns() + int(self.ahead_s * NS_PER_S)
-
-
-@pytest.fixture(autouse=True)
-async def time_limit() -> object:
-    """No test of this file waits for longer, whatever the hub forgets to do."""
-    async with asyncio.timeout(20):
-        yield
 
 
 # Who may connect
@@ -200,7 +182,7 @@ async def test_leaving(hub: LocalHub, authority: LocalAuthority) -> None:
     async with connected_client(hub, authority) as client:
         client.send(Disconnect())
         await client.closed()
-        await hub.until(lambda: not hub.is_connected("sensor-1"))
+        await soon(hub.until(lambda: not hub.is_connected("sensor-1")))
 
 
 # What closes a connection
@@ -244,8 +226,8 @@ async def test_violations(hub: LocalHub, authority: LocalAuthority, data: bytes)
     async with connected_client(hub, authority) as client:
         client.send_bytes(Publish(EVENTS, b"before", 1, 7).encode() + data)
         assert await client.receive(Puback) == Puback(7)
-        await hub.until(lambda: hub.statistics.violations == 1)
-        await hub.until(lambda: not hub.is_connected("sensor-1"))
+        await soon(hub.until(lambda: hub.statistics.violations == 1))
+        await soon(hub.until(lambda: not hub.is_connected("sensor-1")))
     assert [message.body for message in hub.messages] == [b"before"]
 
 
@@ -315,7 +297,7 @@ async def test_will(hub: LocalHub, authority: LocalAuthority, polite: bool) -> N
         if polite:
             client.send(Disconnect())
             await client.closed()
-    await hub.until(lambda: not hub.is_connected("sensor-1"))
+    await soon(hub.until(lambda: not hub.is_connected("sensor-1")))
     bodies = [(message.body, dict(message.properties)) for message in hub.messages]
     assert bodies == ([] if polite else [(b"gone", {"reason": "power", "iothub-MessageType": "Will"})])
 
@@ -361,7 +343,7 @@ async def test_c2d(hub: LocalHub, authority: LocalAuthority) -> None:
         assert (packet.payload, packet.qos, packet.dup) == (b"hello", 1, False)
         states.append(sent.state)
         client.send(Puback(packet.packet_id))
-        await sent.completed()
+        await soon(sent.completed())
         assert [*states, sent.state] == [DeliveryState.QUEUED, DeliveryState.SENT, DeliveryState.COMPLETED]
 
 
@@ -371,13 +353,13 @@ async def test_c2d_again(hub: LocalHub, authority: LocalAuthority) -> None:
         await client.subscribe(DEVICEBOUND)
         sent = [hub.send_c2d("sensor-1", body) for body in (b"1", b"2")]
         packets = [await client.receive(Publish) for _ in sent]
-    await hub.until(lambda: not hub.is_connected("sensor-1"))
+    await soon(hub.until(lambda: not hub.is_connected("sensor-1")))
     sent.append(hub.send_c2d("sensor-1", b"3"))
     async with tls_client(hub, authority) as client:
         assert await client.connect(hub, "sensor-1", clean_session=False) == Connack(0, session_present=True)
         again = [await client.receive(Publish) for _ in sent]
         client.send(*(Puback(packet.packet_id) for packet in again))
-        await sent[-1].completed()
+        await soon(sent[-1].completed())
     assert [packet.payload for packet in again] == [b"1", b"2", b"3"]
     assert [packet.dup for packet in again] == [True, True, False]
     assert [packet.packet_id for packet in again[:2]] == [packet.packet_id for packet in packets]
@@ -469,7 +451,7 @@ async def test_method(hub: LocalHub, authority: LocalAuthority) -> None:
         await client.publish("$iothub/methods/res/200/?$rid=unknown", b"{}")
         await client.publish(f"$iothub/methods/res/202/?$rid={request_id}", b'{"ok":true}')
         await client.publish(f"$iothub/methods/res/200/?$rid={request_id}", b"{}")
-        assert await call == MethodResponse(202, {"ok": True})
+        assert await soon(call) == MethodResponse(202, {"ok": True})
 
 
 async def test_method_without_payload(hub: LocalHub, authority: LocalAuthority) -> None:
@@ -480,7 +462,7 @@ async def test_method_without_payload(hub: LocalHub, authority: LocalAuthority) 
         request = await client.receive(Publish)
         assert request.payload == b"null"
         await client.publish(f"$iothub/methods/res/200/?{request.topic.partition('?')[2]}")
-        assert await call == MethodResponse(200, None)
+        assert await soon(call) == MethodResponse(200, None)
 
 
 async def test_method_not_online(hub: LocalHub, authority: LocalAuthority) -> None:
@@ -495,7 +477,7 @@ async def test_method_not_online(hub: LocalHub, authority: LocalAuthority) -> No
         call = asyncio.create_task(hub.invoke_method("sensor-1", "ping"))
         await client.receive(Publish)
     with pytest.raises(DeviceNotOnline):
-        await call
+        await soon(call)
 
 
 async def test_method_waits_for_the_device(hub: LocalHub, authority: LocalAuthority) -> None:
@@ -506,7 +488,7 @@ async def test_method_waits_for_the_device(hub: LocalHub, authority: LocalAuthor
         await client.subscribe(METHODS)
         request = await client.receive(Publish)
         await client.publish(f"$iothub/methods/res/200/?{request.topic.partition('?')[2]}", b"1")
-        assert await call == MethodResponse(200, 1)
+        assert await soon(call) == MethodResponse(200, 1)
 
 
 async def test_method_time_out(hub: LocalHub, authority: LocalAuthority) -> None:
@@ -525,7 +507,7 @@ async def test_method_answer_is_not_json(hub: LocalHub, authority: LocalAuthorit
         request = await client.receive(Publish)
         client.send(Publish(f"$iothub/methods/res/200/?{request.topic.partition('?')[2]}", b"{"))
         with pytest.raises(DeviceNotOnline):
-            await call
+            await soon(call)
 
 
 # Faults
@@ -566,9 +548,9 @@ async def test_freeze(hub: LocalHub, authority: LocalAuthority) -> None:
         assert not done
         assert hub.statistics.messages == 0
         hub.freeze(False)
-        assert (await answer).payload == b"down"
+        assert (await soon(answer)).payload == b"down"
         assert await client.receive(Puback) == Puback(5)
-        await newcomer
+        await soon(newcomer)
 
 
 async def test_frozen_hub_does_not_count_time(hub: LocalHub, authority: LocalAuthority) -> None:

@@ -15,9 +15,8 @@ from structlog.testing import capture_logs
 
 from edge_gateway.errors import TransportError
 from edge_gateway.records import Chunk
+from edge_gateway.testbench.virtual_time import run_virtual
 from edge_gateway.transport.capture import CapturedChunk, CaptureWriter, read_capture
-
-from .virtual_time import run_virtual
 
 HEADER = b'{"capture": 1, "started": "2026-05-01T12:00:00.000000Z"}\n'
 

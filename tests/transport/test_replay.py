@@ -11,9 +11,8 @@ import pytest
 
 from edge_gateway.errors import ConfigError, LinkEnded, LinkUnavailable, TransportError
 from edge_gateway.records import Chunk
+from edge_gateway.testbench.virtual_time import run_virtual
 from edge_gateway.transport.replay import ReplayPort
-
-from .virtual_time import run_virtual
 
 
 def write_capture(path: Path, lines: list[tuple[float, str, bytes]], tail: str = "") -> Path:

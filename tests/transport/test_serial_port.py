@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from edge_gateway.config.link import SerialLine, UsbMatch
 from edge_gateway.errors import ConfigError, LinkLost, LinkUnavailable
+from edge_gateway.testbench.virtual_time import run_virtual
 from edge_gateway.transport import serial_port
 from edge_gateway.transport.serial_line import LineErrors
 from edge_gateway.transport.serial_port import SerialPort
 
 from .pty_device import PtyDevice
 from .reading import read_bytes, read_until_lost, until_down, until_read, until_up
-from .virtual_time import run_virtual
 
 LINE = SerialLine()
 
