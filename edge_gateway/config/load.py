@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 
-from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.model import GatewayConfig, PathPort, PortSettings, ReplayPort
 from edge_gateway.config.problems import problems
+from edge_gateway.config.strict_yaml import parse_yaml
 from edge_gateway.errors import ConfigError
 
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES: Final = 1 << 20
+"""A thousand devices are 40 KB. More is a wrong file, which a small box would parse for seconds."""
 
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error, where plain YAML lets the last one win in silence."""
-
-
-def _mapping(loader: UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float | bool):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
-
-
-UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: Path, error_type: type[ConfigError] = ConfigError) -> Any:
-    """Parse one small YAML file.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, too large, or not YAML; the text names the line.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise error_type(
-            f"cannot be read: {error.strerror}", where=str(path), remedy="Give the path of a YAML file"
-        ) from error
-    if len(content) > MAX_CONFIG_BYTES:
-        raise error_type(f"is larger than {MAX_CONFIG_BYTES} bytes", where=str(path), remedy="Split it")
-    try:
-        return yaml.load(content, UniqueKeyLoader)  # noqa: S506  # a SafeLoader with one more check
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise error_type(f"is not valid YAML: {what}", where=where, remedy="Mend that line") from error
+_PROFILE_FILE_ENDINGS: Final = (".yaml", ".yml", ".json")
 
 
 def load_config(path: Path) -> GatewayConfig:
@@ -64,7 +24,7 @@ def load_config(path: Path) -> GatewayConfig:
     Raises:
         ConfigError: the file or a setting is wrong; the text names each key, its value and one that would do.
     """
-    document = read_yaml(path)
+    document = parse_yaml(_read(path), where=str(path), error_type=ConfigError)
     if not isinstance(document, dict):
         raise ConfigError("is not a mapping of settings", where=str(path), remedy="Start it with `gateway:`")
     return parse_config(document, where=str(path), directory=path.resolve().parent)
@@ -89,6 +49,23 @@ def parse_config(document: dict[str, Any], *, where: str, directory: Path) -> Ga
     return _anchored(config, directory)
 
 
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ConfigError(
+                f"is larger than {MAX_CONFIG_BYTES} bytes", where=str(path), remedy="Is it the right file?"
+            )
+        return content.decode()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", where=str(path), remedy="Give the path of a YAML file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", where=str(path), remedy="Save it as UTF-8") from error
+
+
 def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
     """Make every path absolute, so that the meaning of a configuration does not depend on where the process runs."""
     gateway = config.gateway.model_copy(
@@ -100,15 +77,26 @@ def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
     files = {key: directory / value for key, value in config.uplink if key.endswith("_file") and value is not None}
     links = tuple(
         link.model_copy(
-            update={
-                "port": link.port.model_copy(update={"replay": directory / link.port.replay})
-                if hasattr(link.port, "replay")
-                else link.port,
-                "profile": str(directory / link.profile) if link.profile.endswith((".yaml", ".yml")) else link.profile,
-            }
+            update={"port": _anchored_port(link.port, directory), "profile": _anchored_profile(link.profile, directory)}
         )
         for link in config.links
     )
     return config.model_copy(
         update={"gateway": gateway, "links": links, "uplink": config.uplink.model_copy(update=files)}
     )
+
+
+def _anchored_port(port: PortSettings, directory: Path) -> PortSettings:
+    match port:
+        case PathPort():
+            return port.model_copy(update={"path": str(directory / port.path)})
+        case ReplayPort():
+            return port.model_copy(update={"replay": directory / port.replay})
+        case _:
+            return port
+
+
+def _anchored_profile(profile: str, directory: Path) -> str:
+    """A name stays a name; what the codec takes for a path becomes absolute."""
+    is_path = "/" in profile or profile.endswith(_PROFILE_FILE_ENDINGS)
+    return str(directory / profile) if is_path else profile

@@ -2,7 +2,18 @@
 
 `PASS` forwards. `SILENT` is the failure that takes longest to notice: connections stay open, new ones are accepted,
 and not a byte goes either way. `REFUSE` turns new connections away and leaves those there are. `reset()` cuts all at
-once, as a rebooting router does. TLS passes through untouched, so the gateway still talks to the real hub.
+once, as a rebooting router does. TLS passes through untouched: the hub's certificate has to be for the proxy's address,
+which it is if the hub is named after it.
+
+```python
+near, far = free_loopback_address(rng), free_loopback_address(rng)
+async with (
+    LocalHub(authority=authority, address=far, host_name=near) as hub,
+    FaultProxy(hub.address, hub.port, near, hub.port) as proxy,
+):
+    ...  # a client connects to hub.host_name
+    proxy.mode = ProxyMode.SILENT
+```
 """
 
 from __future__ import annotations

@@ -246,7 +246,8 @@ class LocalHub:
         for handshake in handshakes:
             handshake.cancel()
         await asyncio.gather(*handshakes, return_exceptions=True)
-        self.drop_connections()
+        for connection in list(self._connections):
+            connection.drop("hub closed")
         await self.until(lambda: not self._connections)
 
     @property

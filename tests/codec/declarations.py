@@ -86,9 +86,10 @@ def profiles(draw: st.DrawFn) -> Profile:
     frames = {}
     for index in range(draw(st.integers(1, 3))):
         count = draw(st.integers(1, 6))
-        fields = [{"name": "kind", "type": "u8", "const": index}]
+        fields: list[dict[str, Any]] = [{"name": "kind", "type": "u8", "const": index}]
         fields += [draw(_field(f"f{position}")) for position in range(count)]
-        identity = draw(st.sampled_from([{"type": "u16"}, {"type": "u24"}, {"type": "bytes", "length_bytes": 6}]))
+        identities: list[dict[str, Any]] = [{"type": "u16"}, {"type": "u24"}, {"type": "bytes", "length_bytes": 6}]
+        identity = draw(st.sampled_from(identities))
         fields.insert(draw(st.integers(1, len(fields))), {"name": "who", **identity})
         fields.insert(draw(st.integers(1, len(fields))), {"name": "count", "type": "u8"})
         checksum = {"algorithm": draw(st.sampled_from(CHECKSUMS)), "endian": draw(st.sampled_from(["little", "big"]))}

@@ -227,6 +227,14 @@ FRAMINGS = (
         lost_frames=1,
     ),
     Framing(
+        "fixed, a sync that overlaps itself and looks like payload",
+        make=partial(FixedFramer, frame_bytes=6, sync=b"\xaa\xaa\xbb", silence_s=SILENCE_S),
+        judge=partial(wire_models.fixed, frame_bytes=6, sync=b"\xaa\xaa\xbb", silence_s=SILENCE_S),
+        payloads=binary(3, 3, (b"\xaa", b"\xbb")).map(lambda body: b"\xaa\xaa\xbb" + body),
+        marks=(b"\xaa", b"\xbb", b"\xaa\xaa", b"\xaa\xaa\xaa", b"\xaa\xaa\xbb"),
+        most_held_bytes=5,
+    ),
+    Framing(
         "fixed, no sync",
         make=partial(FixedFramer, frame_bytes=4, sync=b"", silence_s=SILENCE_S),
         judge=partial(wire_models.fixed, frame_bytes=4, sync=b"", silence_s=SILENCE_S),

@@ -15,7 +15,7 @@ from edge_gateway.records import Chunk
 
 
 def particles(max_frame_bytes: int = 64) -> LengthPrefixedFramer:
-    """PMS5003, data manual V2.3, transport protocol, active mode: 42 4d, then a length of 28 that counts what follows it."""
+    """PMS5003, data manual V2.3, transport protocol: 42 4d, then a length of 28 that counts what follows it."""
     return LengthPrefixedFramer(
         sync=b"\x42\x4d",
         length_offset=2,

@@ -187,7 +187,8 @@ class GatewayProcess:
         try:
             return await _poll(look)
         except TimeoutError:
-            raise AssertionError(f"the status never was as wanted; last: {json.dumps(status)}; {self.told()}") from None
+            gist = {key: status.get(key) for key in ("queue", "account", "buffer", "uplink", "faults")}
+            raise AssertionError(f"the status never was as wanted; last: {gist}; it logged {self.told()}") from None
 
     def ledger(self) -> dict[tuple[str, Lane], Account]:
         """The account of each device and lane as it stands on disk. The gateway must not be running."""

@@ -17,7 +17,7 @@ import pytest
 from azure.iot.device import Message, MethodResponse, exceptions
 from azure.iot.device.aio import IoTHubDeviceClient
 
-from edge_gateway.testbench import LocalAuthority, LocalHub, free_loopback_address
+from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address
 
 from .mqtt_client import ShiftedClock, soon
 
@@ -183,6 +183,28 @@ async def test_sdk_notices_the_loss(hub: LocalHub, authority: LocalAuthority) ->
         assert await changes.get() is False
         await client.connect()
         assert hub.is_connected("dev")
+
+
+async def test_sdk_through_a_proxy(authority: LocalAuthority) -> None:
+    """A hub named after a proxy's address is reached through it; what silence held back arrives once."""
+    rng = random.Random()
+    near, far = free_loopback_address(rng), free_loopback_address(rng)
+    async with (
+        LocalHub(authority=authority, address=far, host_name=near) as hub,
+        FaultProxy(hub.address, hub.port, near, hub.port) as proxy,
+    ):
+        device = hub.add_device("dev")
+        async with sdk_client(symmetric_key_client(hub, authority, device.primary_key)) as client:
+            await client.send_message("1")
+            proxy.mode = ProxyMode.SILENT
+            sending = asyncio.create_task(client.send_message("2"))
+            done, _ = await asyncio.wait([sending], timeout=0.1)
+            assert not done
+            assert hub.statistics.messages == 1
+            proxy.mode = ProxyMode.PASS
+            await sending
+        assert [message.body for message in hub.messages] == [b"1", b"2"]
+        assert proxy.connections == 1
 
 
 @asynccontextmanager
