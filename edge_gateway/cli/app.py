@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from edge_gateway import __version__
-from edge_gateway.cli import check, decode, keys, run, schema, status
+from edge_gateway.cli import check, decode, demo, keys, run, schema, status
 from edge_gateway.errors import CodecError, ConfigError, GatewayError, KeyStoreError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, check, status, decode, schema):
+for module in (demo, run, check, status, decode, schema):
     app.command(module.NAME)(module.command)
 app.add_typer(keys.app, name="keys")
 

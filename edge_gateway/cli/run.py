@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -32,14 +32,9 @@ def command(
     configure_log(settings.gateway.log_level, as_json=json)
     parts = check_parts(settings, clock=SystemClock())
     asyncio.run(_run(parts, capture))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is durable and closed by now. What may be left are threads of client libraries inside a connection
-    # attempt, which Python would wait for up to a minute.
-    os._exit(0)
 
 
-async def _run(parts: Parts, capture: Path | None) -> None:
+async def _run(parts: Parts, capture: Path | None) -> NoReturn:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,3 +47,8 @@ async def _run(parts: Parts, capture: Path | None) -> None:
         serve_status(parts.config.gateway.data_directory, gateway.status),
     ):
         await gateway.run(stop)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is durable and closed by now. What may be left are threads of client libraries inside a connection
+    # attempt to a silent hub, for which the closing of the event loop, and Python after it, would wait up to a minute.
+    os._exit(0)

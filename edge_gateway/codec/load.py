@@ -1,23 +1,17 @@
-"""Profiles from files: found by name or path, read as YAML 1.2, and refused with the place of the mistake.
-
-YAML is read strictly, because a profile is typed in by people and also arrives as JSON: only `true` and `false` are
-booleans (a name like `on` stays text), `12:30` and `010` are not numbers in disguise, a repeated key is an error and
-not the loss of the first, and aliases are refused, with which a few lines could unfold into gigabytes.
-"""
+"""Profiles from files: found by name or path, read as strict YAML, and refused with the place of the mistake."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from edge_gateway.codec.fields import Misdeclared
 from edge_gateway.codec.profile import Profile
+from edge_gateway.config.strict_yaml import parse_yaml
 from edge_gateway.errors import ProfileError
 
 PACKAGED = Path(__file__).parent / "profiles"
@@ -27,58 +21,6 @@ MAX_PROFILE_BYTES = 256 * 1024
 """A profile of a few hundred fields is 30 KB. More is a wrong file, which a small box would parse for seconds."""
 
 _ENDINGS = (".yaml", ".yml", ".json")
-
-
-class _NotAllowed(yaml.YAMLError):
-    """YAML that a profile does not use."""
-
-    def __init__(self, what: str, line_index: int, remedy: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.line_number = line_index + 1
-        self.remedy = remedy
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2's core schema, without aliases, tags and repeated keys."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- PyYAML's name for it
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave this one out
-        line_index = event.start_mark.line if event.start_mark else 0
-        if isinstance(event, yaml.AliasEvent):
-            raise _NotAllowed(f"the alias *{event.anchor}", line_index, "Write out what it stands for")
-        if getattr(event, "tag", None) is not None:
-            raise _NotAllowed("a tag (!)", line_index, "Leave it out, or put text that starts with ! in quotes")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise _NotAllowed("a list or mapping as a key", key_node.start_mark.line, "Use a name or a number")
-            key = self.construct_object(key_node)
-            if key in seen:
-                line_index = key_node.start_mark.line
-                raise _NotAllowed(f"the key {key!r} is there twice", line_index, "Keep one of the two")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-for _tag, _pattern, _first_characters in (
-    ("bool", "true|True|TRUE|false|False|FALSE", [*"tTfF"]),
-    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", "[-+]?(?:0|[1-9][0-9]{0,19})|0x[0-9a-fA-F]{1,16}|0b[01]{1,64}", [*"-+0123456789"]),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]{1,3})?|[-+]?[0-9]+[eE][-+]?[0-9]{1,3}",
-        [*"-+.0123456789"],
-    ),
-):
-    _StrictLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), _first_characters
-    )
 
 
 def profile_names(directories: Sequence[Path] = ()) -> list[str]:
@@ -130,16 +72,7 @@ def parse_profile(text: str, where: str) -> Profile:
     Raises:
         ProfileError: it is wrong; the text names `where`, the key, its value and what would do.
     """
-    try:
-        document = yaml.load(text, _StrictLoader)  # noqa: S506 -- the loader is the safe one, made stricter
-    except _NotAllowed as error:
-        raise ProfileError(error.what, where=f"{where}:{error.line_number}", remedy=error.remedy) from error
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ProfileError(error.problem or "not YAML", where=f"{where}{line}", remedy="Mend the YAML there") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        what = "characters that YAML forbids, or nested too deeply"
-        raise ProfileError(what, where=where, remedy="Save it as UTF-8 text") from error
+    document = parse_yaml(text, where=where, error_type=ProfileError)
     if not isinstance(document, dict):
         raise ProfileError("not a profile", where=where, remedy="It starts with the keys name, version, title")
     try:

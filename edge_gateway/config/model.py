@@ -6,22 +6,54 @@ store, or files that only the gateway may read.
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from edge_gateway.config.link import FramingSettings, SerialLine, Settings, UsbMatch
 
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def _name(text: str) -> str:
+    if not re.match(_NAME, text) or text.endswith("\n"):
+        raise ValueError("not a name; at most 64 letters, digits, `.`, `_` and `-` would do, for instance boiler-room")
+    return text
+
+
 Name: TypeAlias = Annotated[
-    str,
-    Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="letters, digits, `.`, `_` and `-`, at most 64 characters",
-        examples=["boiler-room"],
-    ),
+    str, AfterValidator(_name), Field(examples=["boiler-room"], json_schema_extra={"pattern": _NAME})
 ]
-Address: TypeAlias = int | str
+
+
+def _number_or_text(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("not an address; a number or text would do, for instance 7")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("not a plain value; a number, true, false or text would do")
+    return value
+
+
+Address: TypeAlias = Annotated[int | str, BeforeValidator(_number_or_text)]
+Argument: TypeAlias = Annotated[bool | int | float | str, BeforeValidator(_plain)]
 
 
 class GatewaySettings(Settings):
@@ -56,11 +88,18 @@ class UsbPort(Settings):
 class ReplayPort(Settings):
     """A capture file instead of a port."""
 
-    replay: Path = Field(description="A file written by `edge-gateway run --capture`.")
+    replay: Path = Field(description="A file written by `edge-gateway run --capture`.", examples=["night.capture"])
     captured_link: str | None = Field(
-        default=None, description="Which link of the capture to play; this link's own name if left out."
+        default=None,
+        description="Which link of the capture to play; this link's own name if left out.",
+        examples=["boiler-room"],
     )
     speed: float | None = Field(default=1.0, gt=0, description="1 plays at true speed; null as fast as it can be read.")
+
+
+def _repeated(values: Iterable[object]) -> list[object]:
+    """What stands more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _port_kind(value: Any) -> str | None:
@@ -82,10 +121,12 @@ class DeviceSettings(Settings):
     """One device behind a link."""
 
     name: Name
+    """The device's name in every reading, alert and command."""
     address: Address | None = Field(
         default=None,
         description="What the profile's identity field holds for this device; left out where the link carries one "
         "device and frames name nobody.",
+        examples=[7],
     )
 
 
@@ -93,7 +134,9 @@ class LinkSettings(Settings):
     """One serial port, or a capture played in its place, with the devices behind it."""
 
     name: Name
+    """The link's name in status, logs and captures."""
     port: PortSettings
+    """Which port, or which capture in its place."""
     profile: str = Field(
         min_length=1,
         description="The device profile spoken here: a name, or a path to a YAML file.",
@@ -104,6 +147,7 @@ class LinkSettings(Settings):
     )
     framing: FramingSettings | None = Field(default=None, description="Framing, where it differs from the profile's.")
     devices: tuple[DeviceSettings, ...] = ()
+    """The devices behind this link, to give them names."""
     unknown_devices: Literal["accept", "reject"] = Field(
         default="accept",
         description="What to do with a frame from an address that is not listed: accept it under the name "
@@ -115,12 +159,10 @@ class LinkSettings(Settings):
 
     @model_validator(mode="after")
     def _devices_differ(self) -> Self:
-        for what, values in (
-            ("name", [device.name for device in self.devices]),
-            ("address", [device.address for device in self.devices]),
-        ):
-            if len(set(values)) != len(values):
-                raise ValueError(f"two devices of link {self.name!r} have the same {what}")
+        for address in _repeated(device.address for device in self.devices):
+            if address is None:
+                raise ValueError("two devices have no address; only one that is alone on its link can do without")
+            raise ValueError(f"two devices have the address {address!r}; each needs its own")
         return self
 
 
@@ -128,7 +170,8 @@ class CommandOnAlert(Settings):
     """A command a rule sends down to the device it is about."""
 
     name: str = Field(examples=["set-relay"])
-    arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    arguments: dict[str, Argument] = Field(default_factory=dict, examples=[{"state": 1}])
+    """What the command needs to know, as the profile declares it."""
 
 
 class ThresholdRule(Settings):
@@ -138,14 +181,21 @@ class ThresholdRule(Settings):
     """
 
     name: Name
+    """The rule's name; alerts carry it as their `source`."""
     kind: Literal["threshold"] = "threshold"
-    profile: str = Field(description="Which devices: those of this profile.")
+    profile: str = Field(description="Which devices: those of this profile.", examples=["reference-climate"])
     devices: tuple[Name, ...] = Field(default=(), description="Only these devices; all of the profile if empty.")
     value: str = Field(description="Which value of the profile.", examples=["temperature"])
-    raise_above: float | None = Field(default=None, description="Raise when the value is greater than this.")
-    clear_below: float | None = Field(default=None, description="With `raise_above`: clear when it is less.")
-    raise_below: float | None = Field(default=None, description="Raise when the value is less than this.")
-    clear_above: float | None = Field(default=None, description="With `raise_below`: clear when it is greater.")
+    raise_above: float | None = Field(
+        default=None, description="Raise when the value is greater than this.", examples=[30]
+    )
+    clear_below: float | None = Field(
+        default=None, description="With `raise_above`: clear when it is less.", examples=[28]
+    )
+    raise_below: float | None = Field(default=None, description="Raise when the value is less than this.", examples=[5])
+    clear_above: float | None = Field(
+        default=None, description="With `raise_below`: clear when it is greater.", examples=[7]
+    )
     on_raise: CommandOnAlert | None = Field(default=None, description="Sent to the device when the alert is raised.")
     on_clear: CommandOnAlert | None = Field(default=None, description="Sent to the device when the alert is cleared.")
 
@@ -159,9 +209,15 @@ class ThresholdRule(Settings):
                 "for instance raise_above: 30 with clear_below: 28"
             )
         if self.raise_above is not None and self.clear_below is not None and self.clear_below > self.raise_above:
-            raise ValueError(f"clear_below ({self.clear_below}) must not be above raise_above ({self.raise_above})")
+            raise ValueError(
+                f"clear_below ({self.clear_below:g}) is above raise_above ({self.raise_above:g}); "
+                f"{self.raise_above:g} or less would do"
+            )
         if self.raise_below is not None and self.clear_above is not None and self.clear_above < self.raise_below:
-            raise ValueError(f"clear_above ({self.clear_above}) must not be below raise_below ({self.raise_below})")
+            raise ValueError(
+                f"clear_above ({self.clear_above:g}) is below raise_below ({self.raise_below:g}); "
+                f"{self.raise_below:g} or more would do"
+            )
         return self
 
 
@@ -235,12 +291,33 @@ class IotHubUplink(Settings):
     device_id: str = Field(
         min_length=1, max_length=128, pattern=r"^[A-Za-z0-9\-.+%_#*?!(),=@$':]+$", examples=["gw-17"]
     )
-    key: Name = Field(default="gateway", description="Name of the device's symmetric key in the key store.")
+    # Not shown in errors: whoever misreads the word puts the secret itself here.
+    key: Name = Field(
+        default="gateway",
+        description="Name of the device's symmetric key in the key store; `edge-gateway keys import` puts it there.",
+        examples=["gateway"],
+        repr=False,
+    )
     ca_file: Path | None = Field(
         default=None,
         description="Certificates (PEM) to trust instead of the system's, for a hub of one's own.",
+        examples=["hub-ca.pem"],
     )
     token_lifetime_s: int = Field(default=3600, ge=300, le=86_400, description="How long a SAS token lives.")
+
+
+_PLACES_IN: Final = {
+    "topic": ("gateway", "lane", "message_id"),
+    "command_topic": ("gateway",),
+    "answer_topic": ("gateway", "request"),
+}
+"""What is filled in, by setting."""
+
+
+def _is_topic_filter(text: str) -> bool:
+    """OASIS MQTT 3.1.1, section 4.7.1."""
+    levels = text.split("/")
+    return all(level in ("+", "#") or not {"+", "#"} & set(level) for level in levels) and "#" not in levels[:-1]
 
 
 class MqttUplink(Settings):
@@ -249,35 +326,64 @@ class MqttUplink(Settings):
     kind: Literal["mqtt"] = "mqtt"
     host: str = Field(min_length=1, examples=["broker.example.com"])
     port: int = Field(default=8883, ge=1, le=65_535)
-    client_id: str | None = Field(default=None, description="The gateway's name if left out.")
+    """A port that speaks TLS; there is no other way to a broker."""
+    client_id: str | None = Field(default=None, description="The gateway's name if left out.", examples=["plant-3"])
     topic: str = Field(
+        min_length=1,
         default="edge-gateway/{gateway}/{lane}/{message_id}",
         description="Where messages go. `{gateway}`, `{lane}` and `{message_id}` are filled in; the message id lets a "
         "receiver drop repeats.",
     )
     command_topic: str = Field(
+        min_length=1,
         default="edge-gateway/{gateway}/commands/+",
-        description="Where commands come from; the last level is echoed in the answer.",
+        description="Where commands come from; `{gateway}` is filled in, and the last level is echoed in the answer.",
     )
-    answer_topic: str = Field(default="edge-gateway/{gateway}/answers/{request}", description="Where answers go.")
-    username: str | None = None
+    answer_topic: str = Field(
+        min_length=1,
+        default="edge-gateway/{gateway}/answers/{request}",
+        description="Where answers go. `{gateway}` is filled in, and `{request}` with the command topic's last level.",
+    )
+    username: str | None = Field(default=None, examples=["plant-3"])
     password_file: Path | None = Field(
-        default=None, description="File with the password, readable by the gateway only."
+        default=None, description="File with the password, readable by the gateway only.", examples=["password.txt"]
     )
-    ca_file: Path | None = Field(default=None, description="Certificates (PEM) to trust instead of the system's.")
-    certificate_file: Path | None = Field(default=None, description="Client certificate chain (PEM).")
-    private_key_file: Path | None = Field(default=None, description="The client certificate's key (PEM).")
+    ca_file: Path | None = Field(
+        default=None, description="Certificates (PEM) to trust instead of the system's.", examples=["broker-ca.pem"]
+    )
+    certificate_file: Path | None = Field(
+        default=None, description="Client certificate chain (PEM).", examples=["gateway.pem"]
+    )
+    private_key_file: Path | None = Field(
+        default=None, description="The client certificate's key (PEM).", examples=["gateway.key"]
+    )
 
-    @field_validator("topic", "command_topic", "answer_topic")
+    @field_validator(*_PLACES_IN)
     @classmethod
-    def _fillable(cls, template: str) -> str:
+    def _fillable(cls, template: str, info: ValidationInfo) -> str:
+        places = _PLACES_IN[str(info.field_name)]
+        would_do = f"{cls.model_fields[str(info.field_name)].default!r} would do"
         try:
-            template.format(gateway="g", lane="l", message_id="m", request="r")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"{template!r} has a place that nothing fills ({error}); {{gateway}}, {{lane}}, {{message_id}} would do"
-            ) from error
+            parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(f"cannot be filled in ({error}); {would_do}") from error
+        for _, place, form, conversion in parts:
+            if place is not None and (place not in places or form or conversion):
+                raise ValueError(f"nothing fills in {{{place}}}; {would_do}")
+        if info.field_name == "command_topic":
+            if not _is_topic_filter(template):
+                raise ValueError(f"not a topic filter: `+` is a whole level and `#` the last; {would_do}")
+        elif "+" in template or "#" in template:
+            raise ValueError(f"a message cannot go to a topic with wildcards; {would_do}")
         return template
+
+    @model_validator(mode="after")
+    def _credentials_are_complete(self) -> Self:
+        if self.password_file is not None and self.username is None:
+            raise ValueError("`password_file` needs a `username`: MQTT 3.1.1 has no password without one")
+        if self.private_key_file is not None and self.certificate_file is None:
+            raise ValueError("`private_key_file` needs a `certificate_file`, the certificate the key belongs to")
+        return self
 
 
 UplinkSettings: TypeAlias = Annotated[IotHubUplink | MqttUplink, Field(discriminator="kind")]
@@ -287,11 +393,17 @@ class GatewayConfig(Settings):
     """Everything a gateway needs to know."""
 
     gateway: GatewaySettings
+    """The box itself."""
     links: tuple[LinkSettings, ...] = Field(min_length=1)
+    """Where sensors are."""
     uplink: UplinkSettings
+    """Where readings go; `kind` says which sort of hub."""
     rules: tuple[ThresholdRule, ...] = ()
+    """What to watch for. The twin's desired property `rules` replaces this list."""
     buffer: BufferSettings = BufferSettings()
+    """How readings are kept until they are delivered."""
     delivery: DeliverySettings = DeliverySettings()
+    """How they are delivered."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -300,7 +412,6 @@ class GatewayConfig(Settings):
             ("devices", [device.name for link in self.links for device in link.devices]),
             ("rules", [rule.name for rule in self.rules]),
         ):
-            twice = sorted({value for value in values if values.count(value) > 1})
-            if twice:
-                raise ValueError(f"two {what} have the name {twice[0]!r}; each needs its own")
+            for name in _repeated(values):
+                raise ValueError(f"two {what} have the name {name!r}; each needs its own")
         return self

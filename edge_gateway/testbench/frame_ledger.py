@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from edge_gateway.records import Value
 
 IN_TRANSIT_S: Final = 2.0
-"""How long a frame may be between a sensor and the gateway's disk. Usually some milliseconds; the rest is for a machine
-busy with other things. What was sent earlier than this before a port closed and did not arrive is the gateway's loss."""
+"""How long a frame may be between a sensor and the gateway's disk. Usually milliseconds; the rest is for a machine busy
+with other things. What was sent earlier than this before a port closed and did not arrive is the gateway's loss."""
 
 MOST_FAULTS: Final = 20
 """Sentences kept for one sensor; a gateway that loses everything need not be told so a million times."""
@@ -116,16 +115,14 @@ class FrameLedger:
             seq: the gateway's number of the reading, for the sentences.
             values: what it says.
         """
-        for index, frame in enumerate(self._pending):
-            if frame.values == values:
-                break
-        else:
+        place = next((place for place, frame in enumerate(self._pending) if frame.values == values), None)
+        if place is None:
             self._tell(f"seq {seq} is none of the frames on their way")
             return
-        for skipped in islice(self._pending, index):
-            self._give_up(skipped, same_opening=skipped.opening == frame.opening)
-        for _ in range(index + 1):
-            self._pending.popleft()
+        skipped = [self._pending.popleft() for _ in range(place)]
+        frame = self._pending.popleft()
+        for each in skipped:
+            self._give_up(each, same_opening=each.opening == frame.opening)
         self.arrived += 1
         self.broken_read += frame.broken_before
         for opening in [each for each in self._closed_s if each < frame.opening]:

@@ -4,8 +4,8 @@
 `MemoryLine` hands out a `Transport` and needs no kernel, so that it runs on virtual time.
 
 How a sensor's end knows whether its bytes arrive. The kernel takes bytes for a pseudo-terminal nobody has open, some
-20 kB of them, and whoever opens it as a serial port discards them first (`tcflush`). So a successful write says nothing.
-Two things the master side can be told say it instead (tty_ioctl(4), TIOCPKT; ioctl_tty(2)):
+20 kB of them, and whoever opens it as a serial port discards them first (`tcflush`). A successful write
+says nothing. Two things the master side can be told say it instead (tty_ioctl(4), TIOCPKT; ioctl_tty(2)):
 
 - while no process has the port open, polling the master reports POLLHUP;
 - in packet mode, reading the master reports TIOCPKT_FLUSHREAD when a process has discarded the port's input.

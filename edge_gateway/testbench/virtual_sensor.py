@@ -71,6 +71,7 @@ class VirtualSensor:
     ) -> None:
         self.name = name
         self.line = line
+        self.address = address
         self.ledger = FrameLedger(name)
         self.period_s = period_s
         self.noise_bytes = 0
@@ -81,7 +82,6 @@ class VirtualSensor:
         self._framer = make_framer(self._codec.profile.framing)
         self._frame_name = _sample_frame(self._codec)
         self._signal = signal
-        self._address = address
         self._rng = rng
         self._noise_share = noise_share
         self._broken_share = broken_share
@@ -141,7 +141,7 @@ class VirtualSensor:
             self._sequence = (sequence + 1) % codec.sequence_span
         for _ in range(_DRAWS):
             measured = self._signal.values(at_s)
-            payload = codec.encode(self._frame_name, self._address, sequence, measured)
+            payload = codec.encode(self._frame_name, self.address, sequence, measured)
             (sample,) = codec.decode([payload]).samples
             if sample.values not in self._recent:
                 self._recent.append(sample.values)
@@ -238,12 +238,12 @@ class ClimateSensor(VirtualSensor):
                 for slot in self._request.slots
                 if isinstance(slot.field, IntegerField)
             }
-            if fields["address"] != self._address:
+            if fields["address"] != self.address:
                 continue
             code = str(fields["code"])
             answer = {"code": code, "status": self._obey(code, fields["argument"])}
             # An answer that does not fit is lost; the gateway reports that none came.
-            self.line.write(self._framer.encode(self._codec.encode("answer", self._address, None, answer)))
+            self.line.write(self._framer.encode(self._codec.encode("answer", self.address, None, answer)))
 
     def _obey(self, code: str, argument: Value) -> str:
         """Carry a command out and return the answer's status."""

@@ -1,4 +1,4 @@
-"""Time that costs nothing: an event loop whose clock jumps ahead whenever there is nothing to do, and a wall clock on it.
+"""Time that costs nothing: an event loop that jumps ahead whenever there is nothing to do, and a wall clock on it.
 
 What sleeps by the event loop and reads wall time through `Clock` runs unchanged, as fast as the processor allows: a
 simulated day of a sensor is a test. Files, pipes and pseudo-terminals work as well; a thread does not, because its work

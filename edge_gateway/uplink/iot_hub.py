@@ -13,11 +13,11 @@ import asyncio
 import base64
 import contextlib
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ from edge_gateway.uplink.commands import HTTP_STATUS, describe_result, parse_com
 from edge_gateway.uplink.tls import connection_error
 
 _log = structlog.get_logger()
+_T = TypeVar("_T")
 
 COMMAND_METHOD: Final = "command"
 """The direct method that carries a command; see `uplink.commands` for its payload."""
@@ -124,7 +125,7 @@ class IotHub:
         try:
             try:
                 async with asyncio.timeout(self._delivery.connect_timeout_s):
-                    await client.connect()
+                    await _uncancelled(client.connect())
                     await session.subscribe()
             except exceptions.CredentialError as error:
                 raise UplinkRefused(
@@ -140,7 +141,7 @@ class IotHub:
         finally:
             with contextlib.suppress(Exception):  # whatever the SDK says to its own end, this session is over
                 async with asyncio.timeout(_FAREWELL_S):
-                    await client.shutdown()
+                    await _uncancelled(client.shutdown())
 
 
 class _HubSession:
@@ -168,7 +169,7 @@ class _HubSession:
         """Ask for all that can come down, and read the twin as it is now."""
         # Each assignment subscribes and blocks until the hub has answered, so not in the event loop.
         await asyncio.to_thread(self._assign_handlers)
-        twin = await self._client.get_twin()
+        twin = await _uncancelled(self._client.get_twin())
         self._desired.put_nowait((twin.get("desired", {}), True))
 
     def _assign_handlers(self) -> None:
@@ -188,7 +189,7 @@ class _HubSession:
         outgoing.custom_properties["lane"] = message.lane.label
         self._in_flight += 1
         try:
-            await self._client.send_message(outgoing)
+            await _uncancelled(self._client.send_message(outgoing))
         except (
             exceptions.ClientError,
             exceptions.ConnectionDroppedError,
@@ -250,7 +251,7 @@ class _HubSession:
             patch |= {key: None for key in reported if key not in latest}
             if patch:
                 try:
-                    await self._client.patch_twin_reported_properties(patch)
+                    await _uncancelled(self._client.patch_twin_reported_properties(patch))
                 except Exception as error:  # noqa: BLE001  # the SDK has a dozen; a lost report must not stop telemetry
                     _log.warning("uplink.report_failed", endpoint=self._endpoint, error=type(error).__name__)
                 else:
@@ -291,7 +292,8 @@ class _HubSession:
                 result = CommandResult(CommandStatus.INVALID, str(error))
             status, body = HTTP_STATUS[result.status], describe_result(result)
         try:
-            await self._client.send_method_response(MethodResponse.create_from_method_request(request, status, body))
+            response = MethodResponse.create_from_method_request(request, status, body)
+            await _uncancelled(self._client.send_method_response(response))
         except Exception as error:  # noqa: BLE001  # the SDK has a dozen; the asker gets a time-out either way
             _log.warning("uplink.answer_lost", request=request.request_id, error=type(error).__name__)
 
@@ -303,6 +305,17 @@ class _HubSession:
             _log.warning("uplink.command_invalid", source="c2d", message_id=message.message_id, reason=str(error))
             return
         await self._downlink.report_result(command, await self._downlink.run_command(command))
+
+
+async def _uncancelled(call: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for a call of the SDK; cancelling ends the waiting and not the call.
+
+    The SDK's threads complete the future a call waits for without a look whether it is cancelled, and asyncio would log
+    an InvalidStateError with a traceback for each message in flight when a session ends.
+    """
+    task = asyncio.ensure_future(call)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask how it ended
+    return await asyncio.shield(task)
 
 
 def _note_background_exception(error: Exception) -> None:

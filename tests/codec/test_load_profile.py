@@ -164,6 +164,16 @@ def test_frames_nothing_tells_apart_are_refused() -> None:
     assert set(parse_profile(json.dumps(document), "p.yaml").frames) == {"sample", "command", "answer", "other"}
 
 
+def test_constants_at_different_places_do_not_tell_frames_apart() -> None:
+    """A frame could carry both constants at once, so neither says which it is."""
+    document = copy.deepcopy(REFERENCE)
+    document["frames"]["other"] = copy.deepcopy(document["frames"]["sample"])
+    del document["frames"]["other"]["fields"][0]["const"]
+    document["frames"]["other"]["fields"][5] = {"name": "tag", "type": "u16", "const": 7}
+    with pytest.raises(ProfileError, match="'other' and 'sample' look the same"):
+        parse_profile(json.dumps(document), "p.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

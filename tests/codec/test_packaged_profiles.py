@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.codec import compile_profile, failed_vectors, load_profile, parse_profile, profile_names
+from edge_gateway.codec.load import PACKAGED
 from edge_gateway.records import Answer, Sample, Value
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "reference" / "profile.md"
@@ -90,11 +91,59 @@ def test_temperatures_are_the_decimals_of_the_wire() -> None:
         assert field.value_of(raw) == float(f"{raw}e-2")  # type: ignore[arg-type] # an integer field takes an int
 
 
-def test_a_vector_that_does_not_hold_says_where() -> None:
-    """A wrong vector is told by its place and by what differs."""
-    text = (Path(__file__).parents[2] / "edge_gateway/codec/profiles/tfmini.yaml").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("right", "wrong", "failure"),
+    [
+        ("    address: 7\n    sequence: 41", "    address: 8\n    sequence: 41", "[0]: the address is 7, not 8"),
+        ("    sequence: 41", "    sequence: 42", "[0]: the sequence is 41, not 42"),
+        ("      door_open: true", "      door_open: 1", "[0]: 'door_open' is True, not 1"),
+        ("      mode: measure\n", "", "[0]: the value 'mode' is 'measure', and the vector does not say so"),
+        ("      mode: measure", "      mode: measure\n      moods: 1", "[0]: the frame has no value 'moods'"),
+        ("05 d2 a7", "05 d2 a8", "[0]: the frame is rejected: checksum"),
+        (
+            "  - frame: answer\n    hex: 81 07 00 01 00",
+            "  - frame: sample\n    hex: 81 07 00 01 00",
+            "[3]: the frame is decod",
+        ),
+        ("    hex: 41 07 00 01 f4 01 60 be", "    hex: 41 07", "[5]: encodes to 41 07 00 01 f4 01 60 be, not to 41 07"),
+        (
+            "    arguments: {period_ms: 500}",
+            "    arguments: {period_ms: 5}",
+            "[5]: reference-climate set-period period_ms: 5",
+        ),
+    ],
+)
+def test_a_vector_that_does_not_hold_says_what_differs(right: str, wrong: str, failure: str) -> None:
+    """A wrong vector is told by its place in the profile and by what differs."""
+    text = (PACKAGED / "reference-climate.yaml").read_text("utf-8")
+    assert right in text
+    (found,) = failed_vectors(compile_profile(parse_profile(text.replace(right, wrong, 1), "wrong.yaml")))
+    assert found.startswith(f"vectors{failure}")
+
+
+def test_every_vector_that_does_not_hold_is_told() -> None:
+    """One failure does not hide the next."""
+    text = (PACKAGED / "tfmini.yaml").read_text("utf-8")
     wrong = text.replace("strength: 350", "strength: 351").replace("distance: null", "distance: 655.35")
     assert failed_vectors(compile_profile(parse_profile(wrong, "wrong.yaml"))) == [
         "vectors[0]: 'strength' is 350, not 351",
         "vectors[1]: 'distance' is None, not 655.35",
     ]
+
+
+def test_a_request_can_have_a_vector() -> None:
+    """The frame of a request is held against its bytes in the encode direction."""
+    text = (PACKAGED / "reference-climate.yaml").read_text("utf-8")
+    vector = (
+        "  - {frame: command, hex: 41 02 01 03 00 00 c7 4a, address: 258, "
+        "values: {code: ping, argument: %s}, source: x}"
+    )
+    assert failed_vectors(compile_profile(parse_profile(text + vector % 0, "right.yaml"))) == []
+    (failure,) = failed_vectors(compile_profile(parse_profile(text + vector % 1, "wrong.yaml")))
+    assert "not to 41 02 01 03 00 00 c7 4a" in failure
+
+
+def test_the_span_of_the_sequence_is_known() -> None:
+    """A codec says how far the device counts; 0 for a device that does not count."""
+    assert compile_profile(load_profile("reference-climate")).sequence_span == 65_536
+    assert compile_profile(load_profile("pms5003")).sequence_span == 0

@@ -15,7 +15,7 @@ async def test_sigterm(tmp_path: Path, authority: LocalAuthority) -> None:
         print(ended, site.receiver.records, site.gateway.told())
         assert ended.code == 0
         assert ended.took_s <= STOP_WITHIN_S
-        assert site.verdict() == []
+        print("STRAY", *site.gateway.stray_lines[:40], sep="\n"); print(*[e for e in site.gateway.events if e["event"] not in ("link.opened",)], sep="\n"); assert site.verdict() == []
 
 async def test_sigkill(tmp_path: Path, authority: LocalAuthority) -> None:
     rng = random.Random(20)
@@ -29,7 +29,7 @@ async def test_sigkill(tmp_path: Path, authority: LocalAuthority) -> None:
         await site.settled()
         ended = await site.gateway.stop()
         print(ended, site.receiver.records)
-        assert site.verdict() == []
+        print("STRAY", *site.gateway.stray_lines[:40], sep="\n"); print(*[e for e in site.gateway.events if e["event"] not in ("link.opened",)], sep="\n"); assert site.verdict() == []
 
 async def test_silent_stop(tmp_path: Path, authority: LocalAuthority) -> None:
     async with open_site(tmp_path, authority) as site:
@@ -48,4 +48,4 @@ async def test_silent_stop(tmp_path: Path, authority: LocalAuthority) -> None:
         await site.settled()
         ended = await site.gateway.stop()
         print(ended, site.receiver.records)
-        assert site.verdict() == []
+        print("STRAY", *site.gateway.stray_lines[:40], sep="\n"); print(*[e for e in site.gateway.events if e["event"] not in ("link.opened",)], sep="\n"); assert site.verdict() == []
