@@ -6,7 +6,7 @@ ratio: what else the machine does touches both alike. Each turn is one process f
 1. start, while a frame comes every 5 ms: seconds until the first is at a subscriber, and so was durable before;
 2. idle: resident memory;
 3. frames at a pace: CPU, and time from write to subscriber;
-4. frames as fast as they are taken, nobody subscribed: seconds from the first write to the last PUBACK, CPU, peak memory.
+4. frames as fast as they are taken, nobody subscribed: time from the first write to the last PUBACK, CPU, peak memory.
 
 Before the first turn, both once bring a load to a subscriber who checks every value: what is measured is also right.
 
@@ -39,7 +39,6 @@ from broker import Broker, running_broker
 from feeder import Arrivals, Flood, feed
 from process_usage import cpu_s, peak_resident_mib, resident_mib
 
-from edge_gateway.errors import GatewayError
 from edge_gateway.observability.status import ask_status
 
 _PACE_PER_S = 50.0
@@ -77,7 +76,13 @@ def _gateway_command(directory: Path, ports: Sequence[str], broker: Broker) -> l
         ],
         # A rule that looks at every reading and never fires: a gateway in the field has some.
         "rules": [
-            {"name": "hot", "profile": "reference-climate", "value": "temperature", "raise_above": 80, "clear_below": 75}
+            {
+                "name": "hot",
+                "profile": "reference-climate",
+                "value": "temperature",
+                "raise_above": 80,
+                "clear_below": 75,
+            }
         ],
         "uplink": {"kind": "mqtt", "host": "localhost", "port": broker.port, "ca_file": str(broker.ca_file)},
         "buffer": {"max_message_age_s": 0, "max_records_per_message": 500},
@@ -237,9 +242,15 @@ def _wait_for(product: Product, directory: Path, records: int) -> float:
 
 
 def measure_sync(directory: Path) -> list[float]:
-    """Seconds that a write of 4 KiB and its fdatasync take on this disk, sorted."""
+    """Seconds that a write of 4 KiB and its fdatasync take on this disk, sorted.
+
+    The file has its full length before, as SQLite's log has after its first round, so no sync waits for a new length.
+    """
     durations_s = []
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        file.write(bytes(4096 * _SYNCS))
+        os.fsync(file.fileno())
+        file.seek(0)
         for _ in range(_SYNCS):
             began_s = time.perf_counter()
             file.write(bytes(4096))
@@ -268,9 +279,9 @@ class Goal(NamedTuple):
 
 
 GOALS = (
-    Goal("frames_per_s", "frames/s, first write to last PUBACK", 0, ">= 60 % of it", lambda ours, limit: ours >= 0.6 * limit),
+    Goal("frames_per_s", "frames/s, first write to last PUBACK", 0, ">= 60 %", lambda ours, limit: ours >= 0.6 * limit),
     Goal("cpu_s_per_10k", "CPU-seconds for 10,000 frames", 3, "<= 0.12", lambda ours, _: ours <= 0.12),
-    Goal("paced_cpu_percent", "CPU at 50 frames/s, % of a core", 1, "<= its", lambda ours, limit: ours <= limit),
+    Goal("paced_cpu_percent", "CPU at 50 frames/s, % of a core", 1, "<= by hand", lambda ours, limit: ours <= limit),
     Goal("latency_p50_ms", "latency at 50 frames/s, p50, ms", 2, "<= 3", lambda ours, _: ours <= 3),
     Goal("latency_p99_ms", "latency at 50 frames/s, p99, ms", 2, "<= 15", lambda ours, _: ours <= 15),
     Goal("idle_mib", "resident memory idle, MiB", 1, "<= 56", lambda ours, _: ours <= 56),
@@ -282,7 +293,8 @@ GOALS = (
 
 def report(rounds: dict[str, list[Figures]], verified: dict[str, Arrivals], sync_s: Sequence[float]) -> dict[str, Any]:
     """Print the table, and return the same as a JSON document with every round in it."""
-    print(f"\n{'median of ' + str(len(rounds[GATEWAY.name])) + ' rounds':<40}{'gateway':>10}{'by hand':>10}{'ratio':>8}  goal")
+    title = f"median of {len(rounds[GATEWAY.name])} rounds"
+    print(f"\n{title:<40}{'gateway':>10}{'by hand':>10}{'ratio':>8}  goal")
     rows = []
     for goal in GOALS:
         ours, limit = (
@@ -299,7 +311,7 @@ def report(rounds: dict[str, list[Figures]], verified: dict[str, Arrivals], sync
             | {"goal": goal.bound, "met": met}
         )
     p50_ms, p99_ms = (_percentile(sync_s, percent) * 1000 for percent in (50, 99))
-    print(f"a write of 4 KiB and its fdatasync on this disk: p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms")
+    print(f"fdatasync of 4 KiB on this disk: p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms")
     for name, arrivals in verified.items():
         print(
             f"{name}: of {len(arrivals.latencies_s) + arrivals.missing:,} frames {arrivals.missing} missing, "

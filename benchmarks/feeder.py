@@ -1,7 +1,7 @@
 """The sensors and the receiver: a process of its own, so that neither product pays for its load.
 
 It holds the device side of the pseudo-terminals, and writes frames encoded here, not by the gateway's codec, so that an
-error in one of them shows. For what needs it, it also subscribes at the broker; at full load it does not, because taking
+error in one of them shows. For what needs it, it also subscribes at the broker. At full load it does not: taking
 delivery of everything would compete for the cores that are measured.
 
 A frame's `uptime_ms` is the frame's number, which joins what was written to what arrived.
@@ -9,6 +9,7 @@ A frame's `uptime_ms` is the frame's number, which joins what was written to wha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import ssl
@@ -17,7 +18,6 @@ import threading
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,15 +167,13 @@ class Feeder:
             number = 0
             connection.send(None)
             while not arrived.at_s:
-                try:
+                with contextlib.suppress(BlockingIOError):  # nobody reads the port yet, and it is full
                     os.write(self._masters[0], encode(number, self._links))
-                except BlockingIOError:  # nobody reads the port yet
-                    pass
                 number += self._links
                 arrived.some.wait(_PROBE_PERIOD_S)
             return min(arrived.at_s.values())
 
-    @contextmanager
+    @contextlib.contextmanager
     def _subscribed(self) -> Iterator[_Arrived]:
         arrived = _Arrived()
         client = mqtt.Client("feeder")
@@ -240,7 +238,8 @@ def feed(connection: Connection, links: int, broker_port: int, ca_file: Path) ->
         name, *arguments = request
         match name:
             case "prepare":
-                connection.send(feeder.prepare(*arguments))
+                feeder.prepare(*arguments)
+                connection.send(None)
             case "flood":
                 connection.send(feeder.flood())
             case "flood_and_verify":

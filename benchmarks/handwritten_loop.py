@@ -92,8 +92,9 @@ class _Ports:
                 continue
             address, values = decoded
             numbers[address] = seq = numbers.get(address, 0) + 1
+            device = f"sensor-{address}"
             readings.append(
-                {"device": f"sensor-{address}", "profile": "reference-climate", "seq": seq, "time": time, "values": values}
+                {"device": device, "profile": "reference-climate", "seq": seq, "time": time, "values": values}
             )
 
 
@@ -117,7 +118,9 @@ class _Messages:
         self._client.connect("localhost", broker_port, keepalive=15)
         while not self._client.is_connected():
             self._client.loop(0.1)
-        self.socket: ssl.SSLSocket = self._client.socket()
+        broker = self._client.socket()
+        assert isinstance(broker, ssl.SSLSocket)
+        self.socket = broker
         unsent = list(self._db.execute("SELECT id, records, body FROM message ORDER BY id"))
         self._ids = count(unsent[-1][0] + 1 if unsent else 1)
         self._publish(unsent)

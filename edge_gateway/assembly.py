@@ -6,20 +6,19 @@ The rooms know nothing of each other and nothing of the configuration as a whole
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 import orjson
 import structlog
 
 from edge_gateway.buffer.durable import DurableBuffer, Offload
 from edge_gateway.buffer.store import Store
+from edge_gateway.buffer.worker import Worker
 from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec, Profile, compile_profile, load_profile
 from edge_gateway.config.link import SerialLine
@@ -27,7 +26,7 @@ from edge_gateway.config.model import GatewayConfig, IotHubUplink, LinkSettings,
 from edge_gateway.config.model import ReplayPort as ReplaySettings
 from edge_gateway.durable_file import replace_durably
 from edge_gateway.errors import CommandInvalid, ConfigError
-from edge_gateway.framing.select import make_framer
+from edge_gateway.framing import make_framer
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.pipeline import Gateway, Link
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
@@ -40,7 +39,6 @@ from edge_gateway.uplink.iot_hub import IotHub
 from edge_gateway.uplink.mqtt import MqttBroker
 
 _log = structlog.get_logger()
-_T = TypeVar("_T")
 
 BUFFER_FILE = "buffer.db"
 DESIRED_FILE = "desired.json"
@@ -130,9 +128,7 @@ async def open_gateway(
     with ExitStack() as resources:
         writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
         if offload is None:
-            worker = ThreadPoolExecutor(1, thread_name_prefix="buffer")
-            resources.callback(worker.shutdown, wait=False)
-            offload = _in_thread(worker)
+            offload = resources.enter_context(Worker("buffer"))
         links = [_make_link(link, parts, make_transport or _make_transport, writer) for link in config.links]
         store = Store(directory / BUFFER_FILE, config.buffer, rng=rng)
         async with DurableBuffer(store, settle_within_s=config.buffer.settle_within_s, offload=offload) as buffer:
@@ -147,13 +143,6 @@ async def open_gateway(
                 clock=clock,
                 rng=rng,
             )
-
-
-def _in_thread(worker: ThreadPoolExecutor) -> Offload:
-    def offload(call: Callable[[], _T], /) -> Awaitable[_T]:
-        return asyncio.get_running_loop().run_in_executor(worker, call)
-
-    return offload
 
 
 def key_store(config: GatewayConfig) -> SoftwareKeyStore:

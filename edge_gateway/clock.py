@@ -7,10 +7,12 @@ a box without a battery first reaches a time server. Wall time only stamps recor
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC, as everything here; without a zone it prints without an offset
 
 EARLIEST_PLAUSIBLE_NS = 1_767_225_600 * NS_PER_S
 """2026-01-01: this software did not exist before, so a clock that says so has not been set."""
@@ -44,6 +46,5 @@ class SystemClock:
 
 def rfc3339(time_ns: int) -> str:
     """Write a wall time as RFC 3339 in UTC with microseconds, e.g. `2026-05-01T12:00:00.250000Z`."""
-    seconds, ns = divmod(time_ns, NS_PER_S)
-    stamp = datetime.fromtimestamp(seconds, UTC)
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{ns // 1000:06d}Z"
+    stamp = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    return f"{stamp.isoformat(timespec='microseconds')}Z"

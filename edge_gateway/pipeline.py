@@ -226,7 +226,6 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self._started_at_s = loop.time()
         async with AsyncExitStack() as transports, asyncio.TaskGroup() as tasks:
-            intake = tasks.create_task(self._intake.run(), name="intake")
             delivery = tasks.create_task(self._delivery.run(), name="delivery")
             readers = []
             for link in self._links:
@@ -242,7 +241,7 @@ class Gateway:
                     await self._intake.drained()
                     self._buffer.drain()
                     await self._buffer.emptied()
-            await _end([intake, delivery])
+            await _end([delivery])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
 

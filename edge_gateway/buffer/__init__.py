@@ -12,10 +12,11 @@ The promise:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edge_gateway.errors import BufferUnavailable
 from edge_gateway.records import Event, Lane, Message, Reading
 
 
@@ -59,6 +60,21 @@ class Buffer(Protocol):
 
         Raises:
             BufferUnavailable: nothing of this call was kept; calling again with the same records is safe.
+        """
+        ...
+
+    def submit(
+        self,
+        records: Sequence[Reading | Event],
+        rejected: Sequence[tuple[str, int]],
+        done: Callable[[BufferUnavailable | None], None],
+    ) -> None:
+        """`append` for whoever goes on meanwhile: `done` is called, in the order of the calls, when it would return.
+
+        Args:
+            records: see `append`.
+            rejected: see `append`.
+            done: called in the event loop with None, or with the error `append` would raise.
         """
         ...
 

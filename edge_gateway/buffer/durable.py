@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Final, Protocol, Self, TypeAlias, TypeVar
 
 import structlog
 
@@ -25,7 +25,11 @@ from edge_gateway.records import Event, Lane, Message, Reading
 _log = structlog.get_logger()
 _T = TypeVar("_T")
 
-_AHEAD = 4
+_Done: TypeAlias = Callable[[BufferUnavailable | None], None]
+
+_READ_RETRY_S: Final = 1.0
+
+_AHEAD: Final = 4
 """Messages read ahead of the taker: enough to hide the hop to the thread, few enough that an alert soon gets past."""
 
 
@@ -55,8 +59,7 @@ class DurableBuffer:
         self._store = store
         self._settle_within_s = settle_within_s
         self._offload = offload
-        self._appends: list[tuple[Sequence[Reading | Event], Sequence[tuple[str, int]], asyncio.Future[None]]] = []
-        self._flushes: list[asyncio.Future[None]] = []
+        self._appends: list[tuple[Sequence[Reading | Event], Sequence[tuple[str, int]], _Done]] = []
         self._settled: list[Message] = []
         self._settle_timer: asyncio.TimerHandle | None = None
         self._settle_ripe = False
@@ -89,10 +92,28 @@ class DurableBuffer:
 
     async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
         """See `Buffer.append`."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        appended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: BufferUnavailable | None) -> None:
+            if appended.done():
+                return
+            if error is None:
+                appended.set_result(None)
+            else:
+                appended.set_exception(error)
+
+        self.submit(records, rejected, done)
+        await appended
+
+    def submit(
+        self,
+        records: Sequence[Reading | Event],
+        rejected: Sequence[tuple[str, int]],
+        done: Callable[[BufferUnavailable | None], None],
+    ) -> None:
+        """See `Buffer.submit`."""
         self._appends.append((records, rejected, done))
         self._wake.set()
-        await done
 
     async def take(self) -> Message:
         """See `Buffer.take`. A store that cannot be read is waited for; `status().fault` says why."""
@@ -147,10 +168,7 @@ class DurableBuffer:
         Raises:
             BufferUnavailable: it could not be written now; it stays pending.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._flushes.append(done)
-        self._wake.set()
-        await done
+        await self.append(())
 
     # --- the worker ------------------------------------------------------------------------------------------------
 
@@ -160,14 +178,13 @@ class DurableBuffer:
             await self._wake.wait()
             self._wake.clear()
             appends, self._appends = self._appends, []
-            flushes, self._flushes = self._flushes, []
             rewind, self._rewind = self._rewind, False
             writes = Writes()
             for records, rejected, _ in appends:
                 writes.records.extend(records)
                 writes.rejected.extend(rejected)
             # A rewind must not give out again what is already known to be delivered.
-            if appends or flushes or rewind or self._settle_ripe:
+            if appends or rewind or self._settle_ripe:
                 writes.settled, self._settled = self._settled, []
                 self._settle_ripe = False
                 if self._settle_timer is not None:
@@ -179,36 +196,31 @@ class DurableBuffer:
                 await self._offload(partial(turn.run, self._store))
                 self._note_queued()
                 self._totals = self._store.totals()
-            self._finish(turn, [done for *_, done in appends] + flushes)
+            self._finish(turn, [done for *_, done in appends])
 
-    def _finish(self, turn: _Turn, waiters: list[asyncio.Future[None]]) -> None:
+    def _finish(self, turn: _Turn, appended: list[_Done]) -> None:
         """Tell everybody how the turn went."""
-        if turn.error is not None:
+        if turn.write_error is not None:
             self._settled = turn.writes.settled + self._settled
             if self._settled:
                 self._settle_later()
-            if turn.error.what != self._fault:
-                _log.error("buffer.unavailable", path=self._store.path, reason=str(turn.error))
-            self._fault = turn.error.what
-        elif turn.writes:
-            if self._fault:
-                _log.info("buffer.available", path=self._store.path)
-            self._fault = ""
-        for done in waiters:
-            if done.done():
-                continue
-            if turn.error is not None:
-                done.set_exception(turn.error)
-            else:
-                done.set_result(None)
+            # What was submitted meanwhile fails too, or it would be durable before what came earlier.
+            appended += [done for *_, done in self._appends]
+            self._appends.clear()
+        self._note_fault(turn)
+        for done in appended:
+            done(turn.write_error)
+        if self._rewind:
+            turn.messages.clear()  # read before the rewind that was asked for meanwhile; it gives them again, in order
         for message in turn.messages:
             self._ready[message.lane].append(message)
         if turn.messages:
             for waiting in self._takers:
                 if not waiting.done():
                     waiting.set_result(None)
-        if turn.due_s is not None and self._give_timer is None:
-            self._give_timer = asyncio.get_running_loop().call_at(turn.due_s, self._give_now)
+        due_s = turn.now_s + _READ_RETRY_S if turn.read_error is not None else turn.due_s
+        if due_s is not None and self._give_timer is None:
+            self._give_timer = asyncio.get_running_loop().call_at(due_s, self._give_now)
 
     def _note_queued(self) -> None:
         self._queued = self._store.queued()
@@ -216,6 +228,16 @@ class DurableBuffer:
             self._empty.clear()
         else:
             self._empty.set()
+
+    def _note_fault(self, turn: _Turn) -> None:
+        error = turn.write_error or turn.read_error
+        if error is not None:
+            if error.what != self._fault:
+                _log.error("buffer.unavailable", path=self._store.path, reason=str(error))
+            self._fault = error.what
+        elif turn.writes and self._fault:
+            _log.info("buffer.available", path=self._store.path)
+            self._fault = ""
 
     def _give_now(self) -> None:
         self._give_timer = None
@@ -242,14 +264,15 @@ class _Turn:
     wait_for_more: bool
     messages: list[Message] = field(default_factory=list)
     due_s: float | None = None
-    error: BufferUnavailable | None = None
+    write_error: BufferUnavailable | None = None
+    read_error: BufferUnavailable | None = None
 
     def run(self, store: Store) -> None:
         try:
             if self.writes:
                 store.write(self.writes, self.now_s)
         except BufferUnavailable as error:
-            self.error = error
+            self.write_error = error
         if self.rewind:
             store.rewind()
         try:
@@ -261,4 +284,4 @@ class _Turn:
                         self.due_s = due_s
                         break
         except BufferUnavailable as error:
-            self.error = self.error or error
+            self.read_error = error

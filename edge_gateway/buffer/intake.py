@@ -1,4 +1,4 @@
-"""Gathers what the links bring and hands it to the buffer, as much at once as came in meanwhile.
+"""The buffer's door: holds what the disk is still at work on, up to a bound.
 
 A link that reads faster than the disk writes waits here. A disk that fails must not stop the links, or the operator
 would not see what is lost: what no longer fits in memory is then rejected and counted by device, and the count is made
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -28,20 +29,25 @@ class Intake:
 
     Args:
         buffer: where records go.
-        pending_records: records held in memory at most, besides those the disk is at work on.
+        pending_records: records held in memory at most.
     """
 
     def __init__(self, buffer: Buffer, pending_records: int) -> None:
         self._buffer = buffer
-        self._pending_records = pending_records
-        self._records: list[Reading | Event] = []
+        self._most_pending = pending_records
+        self._pending = 0
+        """Records given to the buffer, or kept for it, and not durable."""
+        self._kept: list[Reading | Event] = []
+        """While the disk fails: what waits for the next try, in order."""
         self._rejected: Counter[str] = Counter()
-        self._some = asyncio.Event()
+        """The same for counts."""
+        self._failing = False
+        self._in_work = 0
+        """Appends the buffer has not answered."""
         self._room = asyncio.Event()
+        self._room.set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._room.set()
-        self._failing = False
 
     async def put(self, records: Sequence[Reading | Event], rejected: Counter[str] | None = None) -> None:
         """Take over records, in order; wait while there is no room and the disk is well.
@@ -50,48 +56,58 @@ class Intake:
             records: to be appended.
             rejected: frames that could not become records, by device or link, for the account.
         """
-        while not self._room.is_set() and not self._failing:
+        while self._pending >= self._most_pending and not self._failing:
+            self._room.clear()
             await self._room.wait()
+        if not self._failing:
+            self._pending += len(records)
+            self._append(records, rejected or Counter())
+            return
         if rejected:
             self._rejected.update(rejected)
-        if self._failing and len(self._records) >= self._pending_records:
+        if self._pending >= self._most_pending:
             self._rejected.update(record.device for record in records)
         else:
-            self._records.extend(records)
-            if len(self._records) >= self._pending_records:
-                self._room.clear()
-        if self._records or self._rejected:
-            self._empty.clear()
-            self._some.set()
+            self._pending += len(records)
+            self._kept.extend(records)
 
     async def drained(self) -> None:
         """Wait until everything put so far is durable."""
         await self._empty.wait()
 
-    async def run(self) -> None:
-        """Append until cancelled."""
-        while True:
-            await self._some.wait()
-            self._some.clear()
-            records, self._records = self._records, []
-            rejected, self._rejected = self._rejected, Counter()
-            self._room.set()
-            await self._append(records, list(rejected.items()))
-            if not self._records and not self._rejected:
-                self._empty.set()
+    def _append(self, records: Sequence[Reading | Event], rejected: Counter[str]) -> None:
+        self._in_work += 1
+        self._empty.clear()
+        self._buffer.submit(records, list(rejected.items()), partial(self._appended, records, rejected))
 
-    async def _append(self, records: list[Reading | Event], rejected: list[tuple[str, int]]) -> None:
-        while True:
-            try:
-                await self._buffer.append(records, rejected)
-            except BufferUnavailable as error:
-                if not self._failing:
-                    _log.error("intake.failing", reason=str(error), pending=len(records))
+    def _appended(
+        self, records: Sequence[Reading | Event], rejected: Counter[str], error: BufferUnavailable | None
+    ) -> None:
+        """Told by the buffer, in the order of the appends."""
+        self._in_work -= 1
+        if error is not None:
+            self._kept.extend(records)
+            self._rejected.update(rejected)
+            if not self._failing:
                 self._failing = True
-                self._room.set()  # whoever waits for room goes on, and has its records counted as rejected
-                await asyncio.sleep(_RETRY_S)
-            else:
-                if self._failing:
-                    _log.info("intake.recovered", records=len(records))
-                self._failing = False
-                return
+                self._room.set()  # whoever waits for room goes on, and what does not fit is counted
+                _log.error("intake.failing", reason=str(error), pending=self._pending)
+            if not self._in_work:
+                asyncio.get_running_loop().call_later(_RETRY_S, self._retry)
+            return
+        self._pending -= len(records)
+        if self._pending < self._most_pending:
+            self._room.set()
+        if self._failing:
+            self._failing = False
+            _log.info("intake.recovered", records=len(records))
+        if self._kept or self._rejected:
+            self._retry()
+        elif not self._in_work:
+            self._empty.set()
+
+    def _retry(self) -> None:
+        """Try all that was kept, as one append."""
+        records, self._kept = self._kept, []
+        rejected, self._rejected = self._rejected, Counter()
+        self._append(records, rejected)

@@ -4,11 +4,12 @@ What is on disk:
 
 - `chunk`: records as they were appended together, already encoded, so that delivering them costs no second encoding.
   A run of chunks with one `message` number is one message.
-- `lane`: for each lane the last numbers given out and what is queued, so that start takes the same time however full.
-- `account`: for each device and lane what became of its records.
-- `device`: for each device the last `seq` given out.
+- `book`: for each lane and device what became of its records, and the last `seq` given out. Under the empty name stands
+  the lane as a whole, with the last message number given out and the bytes queued, so that start takes the same time
+  however full the store is.
 
-All of these change in one transaction, so the account cannot disagree with the queue.
+Both change in one transaction, so the account cannot disagree with the queue. There are only two tables because every
+commit writes and syncs whole pages, at least one for each table it touches.
 
 Why a repeated message has the same bytes under the same id: a chunk gets its message number when it is appended. A
 number is closed, in memory, when the message is first taken or full; later chunks get the next one. After a restart the
@@ -20,10 +21,11 @@ first chunk gets a fresh number. So no message ever grows after its first sendin
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -43,14 +45,11 @@ SCHEMA_VERSION: Final = 1
 
 _SCHEMA: Final = """
 CREATE TABLE store(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE lane(
-    lane INTEGER PRIMARY KEY, last_chunk INTEGER NOT NULL, last_message INTEGER NOT NULL,
-    records INTEGER NOT NULL, bytes INTEGER NOT NULL);
-CREATE TABLE device(name TEXT PRIMARY KEY, last_seq INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE account(
-    device TEXT NOT NULL, lane INTEGER NOT NULL, received INTEGER NOT NULL, delivered INTEGER NOT NULL,
-    expired INTEGER NOT NULL, evicted INTEGER NOT NULL, rejected INTEGER NOT NULL,
-    PRIMARY KEY(device, lane)) WITHOUT ROWID;
+CREATE TABLE book(
+    lane INTEGER NOT NULL, device TEXT NOT NULL, last INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    received INTEGER NOT NULL, delivered INTEGER NOT NULL, expired INTEGER NOT NULL, evicted INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    PRIMARY KEY(lane, device)) WITHOUT ROWID;
 CREATE TABLE chunk(
     lane INTEGER NOT NULL, id INTEGER NOT NULL, message INTEGER NOT NULL, records INTEGER NOT NULL,
     counts TEXT NOT NULL, payload BLOB NOT NULL,
@@ -58,26 +57,55 @@ CREATE TABLE chunk(
 """
 
 _PUT_CHUNK: Final = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?)"
-_PUT_LANE: Final = "INSERT OR REPLACE INTO lane VALUES (?, ?, ?, ?, ?)"
-_PUT_DEVICE: Final = "INSERT OR REPLACE INTO device VALUES (?, ?)"
-_PUT_ACCOUNT: Final = "INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT_BOOK: Final = "INSERT OR REPLACE INTO book VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CHUNKS_AFTER: Final = "SELECT id, message, records, counts, payload FROM chunk WHERE lane = ? AND id > ? ORDER BY id"
 _DROP_CHUNKS: Final = "DELETE FROM chunk WHERE lane = ? AND id BETWEEN ? AND ?"
 
 
-_AccountOf: TypeAlias = Callable[[str, Lane], Account]
-"""Finds the books of a device and lane, for changing them in the transaction at hand."""
+_device_of = itemgetter("device")
+
+WHOLE_LANE: Final = ""
+"""The name under which a lane's own book is kept; no device can have it."""
 
 
 @dataclass(slots=True)
-class _LaneState:
-    """A lane's row, with what only this process needs to know."""
+class _Book:
+    """A row of `book`."""
 
-    lane: Lane
-    last_chunk: int = 0
-    last_message: int = 0
-    records: int = 0
+    last: int = 0
+    """The last seq given to the device; in a lane's own book, the last message number."""
     bytes: int = 0
+    """Payload bytes queued; kept for lanes only."""
+    received: int = 0
+    delivered: int = 0
+    expired: int = 0
+    evicted: int = 0
+    rejected: int = 0
+
+    def row(self) -> tuple[int, ...]:
+        return (
+            self.last,
+            self.bytes,
+            self.received,
+            self.delivered,
+            self.expired,
+            self.evicted,
+            self.rejected,
+        )
+
+    @property
+    def queued(self) -> int:
+        return self.received - self.delivered - self.expired - self.evicted - self.rejected
+
+
+_Books: TypeAlias = dict[tuple[Lane, str], _Book]
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What only this process needs to know of a lane."""
+
+    last_chunk: int = 0
     taken_to: int = 0
     """The last chunk given out; where `take` goes on."""
     open_first_chunk: int = 0
@@ -132,8 +160,8 @@ class Store:
         self._rng = rng
         self._vfs = vfs
         self._taken: dict[tuple[Lane, int], _Taken] = {}
-        self._lanes: dict[Lane, _LaneState] = {}
-        self._accounts: dict[tuple[str, Lane], Account] = {}
+        self._queues: dict[Lane, _Queue] = {}
+        self._books: _Books = {}
         self._seqs: dict[str, int] = {}
         with self._errors():
             self._db = self._open()
@@ -151,18 +179,19 @@ class Store:
 
     def queued(self) -> dict[Lane, int]:
         """Records waiting, by lane, from memory."""
-        return {lane: state.records for lane, state in self._lanes.items()}
+        return {lane: self._books[lane, WHOLE_LANE].queued for lane in Lane}
 
     def totals(self) -> Account:
         """The account summed over devices and lanes, from memory."""
-        total = Account(queued=sum(state.records for state in self._lanes.values()))
-        for account in self._accounts.values():
-            total.received += account.received
-            total.delivered += account.delivered
-            total.expired += account.expired
-            total.evicted += account.evicted
-            total.rejected += account.rejected
-        return total
+        lanes = [self._books[lane, WHOLE_LANE] for lane in Lane]
+        return Account(
+            received=sum(book.received for book in lanes),
+            delivered=sum(book.delivered for book in lanes),
+            queued=sum(book.queued for book in lanes),
+            expired=sum(book.expired for book in lanes),
+            evicted=sum(book.evicted for book in lanes),
+            rejected=sum(book.rejected for book in lanes),
+        )
 
     def accounts(self) -> dict[tuple[str, Lane], Account]:
         """The account of each device and lane, all read from disk; what is queued is counted chunk by chunk.
@@ -171,7 +200,17 @@ class Store:
             BufferUnavailable: the store cannot be read.
         """
         with self._errors():
-            accounts = self._read_accounts()
+            accounts = {
+                (device, lane): Account(
+                    received=book.received,
+                    delivered=book.delivered,
+                    expired=book.expired,
+                    evicted=book.evicted,
+                    rejected=book.rejected,
+                )
+                for (lane, device), book in self._read_books().items()
+                if device != WHOLE_LANE
+            }
             for lane, counts in self._db.execute("SELECT lane, counts FROM chunk"):
                 for device, records in orjson.loads(counts).items():
                     accounts.setdefault((device, Lane(lane)), Account()).queued += records
@@ -189,127 +228,88 @@ class Store:
         Raises:
             BufferUnavailable: nothing was changed; doing it again with the same writes is safe.
         """
-        lanes = {lane: replace(state) for lane, state in self._lanes.items()}
-        accounts: dict[tuple[str, Lane], Account] = {}
-        seqs: dict[str, int] = {}
-
-        def account(device: str, lane: Lane) -> Account:
-            key = (device, lane)
-            if key not in accounts:
-                accounts[key] = replace(self._accounts.get(key, Account()))
-            return accounts[key]
-
-        chunks: list[tuple[int, int, int, int, bytes, bytes]] = []
-        drops: list[tuple[int, int, int]] = []
+        change = _Change(self._books, self._queues)
+        chunks = []
         for lane, records in _by_lane(writes.records):
-            for counts, payload in self._encode(records, seqs, account, lane):
-                chunks.append(self._place(lanes[lane], counts, payload, now_s))
-                for device, count in counts.items():
-                    account(device, lane).received += count
+            for counts, payload in self._encode(lane, records, change):
+                change.count(lane, counts, "received", bytes_queued=len(payload))
+                chunks.append(self._place(lane, counts, payload, change, now_s))
         for device, count in writes.rejected:
-            books = account(device, Lane.NORMAL)
-            books.received += count
-            books.rejected += count
+            change.count(Lane.NORMAL, {device: count}, "received", "rejected")
+        drops = []
         for message in writes.settled:
             taken = self._taken.get((message.lane, message.number))
             if taken is not None:
-                drops.append(self._drop(lanes[message.lane], taken))
-                for device, count in taken.counts.items():
-                    account(device, message.lane).delivered += count
-
+                change.count(message.lane, taken.counts, "delivered", bytes_queued=-taken.bytes)
+                drops.append((message.lane, taken.first_chunk, taken.last_chunk))
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.executemany(_PUT_CHUNK, chunks)
                 self._db.executemany(_DROP_CHUNKS, drops)
-                for lane, taken in self._over_cap(lanes):
-                    self._db.execute(_DROP_CHUNKS, self._drop(lanes[lane], taken))
-                    for device, count in taken.counts.items():
-                        account(device, lane).evicted += count
-                self._db.executemany(_PUT_DEVICE, seqs.items())
-                self._db.executemany(
-                    _PUT_ACCOUNT,
-                    [
-                        (device, lane, a.received, a.delivered, a.expired, a.evicted, a.rejected)
-                        for (device, lane), a in accounts.items()
-                    ],
-                )
-                self._db.executemany(
-                    _PUT_LANE,
-                    [
-                        (lane, state.last_chunk, state.last_message, state.records, state.bytes)
-                        for lane, state in lanes.items()
-                        if state != self._lanes[lane]
-                    ],
-                )
+                self._evict(change)
+                self._db.executemany(_PUT_BOOK, change.rows())
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        self._lanes = lanes
-        self._accounts.update(accounts)
-        self._seqs.update(seqs)
+        self._books.update(change.books)
+        self._queues = change.queues
+        self._seqs.update(change.seqs)
         for message in writes.settled:
             self._taken.pop((message.lane, message.number), None)
 
     def _place(
-        self, lane: _LaneState, counts: dict[str, int], payload: bytes, now_s: float
+        self, lane: Lane, counts: dict[str, int], payload: bytes, change: _Change, now_s: float
     ) -> tuple[int, int, int, int, bytes, bytes]:
         """Give a chunk its place: in the open message if there is room, else in a new one."""
+        queue, book = change.queues[lane], change.book(lane, WHOLE_LANE)
         records = sum(counts.values())
-        joins = (
-            lane.open_records
-            and lane.open_records + records <= self._most_records(lane.lane)
-            and lane.open_bytes + len(payload) < self._settings.max_message_bytes
-        )
-        if joins:
-            lane.open_records += records
-            lane.open_bytes += len(payload) + 1
+        if (
+            queue.open_records
+            and queue.open_records + records <= self._most_records(lane)
+            and queue.open_bytes + len(payload) < self._settings.max_message_bytes
+        ):
+            queue.open_records += records
+            queue.open_bytes += len(payload) + 1
         else:
-            lane.last_message += 1
-            lane.open_first_chunk = lane.last_chunk + 1
-            lane.open_records = records
-            lane.open_bytes = len(payload) + 2
-            lane.open_since_s = now_s
-        lane.last_chunk += 1
-        lane.records += records
-        lane.bytes += len(payload)
-        return (lane.lane, lane.last_chunk, lane.last_message, records, orjson.dumps(counts), payload)
+            book.last += 1
+            queue.open_first_chunk = queue.last_chunk + 1
+            queue.open_records = records
+            queue.open_bytes = len(payload) + 2
+            queue.open_since_s = now_s
+        queue.last_chunk += 1
+        return (lane, queue.last_chunk, book.last, records, orjson.dumps(counts), payload)
 
-    def _drop(self, lane: _LaneState, taken: _Taken) -> tuple[int, int, int]:
-        lane.records -= sum(taken.counts.values())
-        lane.bytes -= taken.bytes
-        return (lane.lane, taken.first_chunk, taken.last_chunk)
-
-    def _over_cap(self, lanes: dict[Lane, _LaneState]) -> Iterator[tuple[Lane, _Taken]]:
-        """The oldest readings nobody is sending just now, for as long as the store is over its cap."""
-        normal = lanes[Lane.NORMAL]
-        while sum(lane.bytes for lane in lanes.values()) > self._settings.max_bytes:
-            oldest = self._read_message(Lane.NORMAL, normal.taken_to)
+    def _evict(self, change: _Change) -> None:
+        """Drop the oldest readings nobody is sending just now, for as long as the store is over its cap."""
+        while sum(change.book(lane, WHOLE_LANE).bytes for lane in Lane) > self._settings.max_bytes:
+            queue = change.queues[Lane.NORMAL]
+            oldest = self._read_message(Lane.NORMAL, queue.taken_to)
             if oldest is None:
                 return
-            if oldest[0].number == normal.last_message:
-                normal.open_records = 0
-            _log.warning("buffer.evicted", lane=Lane.NORMAL.label, records=oldest[0].records)
-            yield Lane.NORMAL, oldest[1]
+            message, taken = oldest
+            if message.number == change.book(Lane.NORMAL, WHOLE_LANE).last:
+                queue.open_records = 0
+            change.count(Lane.NORMAL, taken.counts, "evicted", bytes_queued=-taken.bytes)
+            self._db.execute(_DROP_CHUNKS, (Lane.NORMAL, taken.first_chunk, taken.last_chunk))
+            _log.warning("buffer.evicted", lane=Lane.NORMAL.label, records=message.records)
 
     def _encode(
-        self,
-        records: Sequence[Reading | Event],
-        seqs: dict[str, int],
-        account: _AccountOf,
-        lane: Lane,
+        self, lane: Lane, records: Sequence[Reading | Event], change: _Change
     ) -> Iterator[tuple[dict[str, int], bytes]]:
         """Number the records and write them as JSON, in pieces that fit a message, each with its count by device."""
-        documents = []
+        seqs, known_seqs = change.seqs, self._seqs
+        documents: list[dict[str, object]] = []
         last_time_ns, time = -1, ""
         for record in records:
             device = record.device
-            seqs[device] = seq = (seqs[device] if device in seqs else self._seqs.get(device, 0)) + 1
+            seq = seqs.get(device)
+            seqs[device] = seq = (known_seqs.get(device, 0) if seq is None else seq) + 1
             if record.time_ns != last_time_ns:
-                last_time_ns, time = record.time_ns, rfc3339(record.time_ns)
-            document: dict[str, object]
+                last_time_ns = record.time_ns
+                time = rfc3339(last_time_ns)
             if isinstance(record, Reading):
                 document = {
                     "device": device,
@@ -330,12 +330,12 @@ class Store:
             if not record.time_trusted:
                 document["time_trusted"] = False
             documents.append(document)
-        rest = iter(documents)
-        while piece := list(islice(rest, self._most_records(lane))):
-            yield from self._fit(piece, account, lane)
+        most = self._most_records(lane)
+        for start in range(0, len(documents), most):
+            yield from self._fit(lane, documents[start : start + most], change)
 
     def _fit(
-        self, documents: list[dict[str, object]], account: _AccountOf, lane: Lane
+        self, lane: Lane, documents: list[dict[str, object]], change: _Change
     ) -> Iterator[tuple[dict[str, int], bytes]]:
         """Split until every piece fits; a single record that never will is rejected and counted."""
         try:
@@ -344,20 +344,14 @@ class Store:
         except orjson.JSONEncodeError:
             fits = False
         if fits:
-            counts: dict[str, int] = {}
-            for document in documents:
-                device = str(document["device"])
-                counts[device] = counts.get(device, 0) + 1
-            yield counts, payload
+            yield Counter(map(_device_of, documents)), payload
         elif len(documents) > 1:
             middle = len(documents) // 2
-            yield from self._fit(documents[:middle], account, lane)
-            yield from self._fit(documents[middle:], account, lane)
+            yield from self._fit(lane, documents[:middle], change)
+            yield from self._fit(lane, documents[middle:], change)
         else:
-            device = str(documents[0]["device"])
-            books = account(device, lane)
-            books.received += 1
-            books.rejected += 1
+            device = _device_of(documents[0])
+            change.count(lane, {device: 1}, "received", "rejected")
             _log.warning("buffer.record_rejected", device=device, reason="does not fit a message as JSON")
 
     def _most_records(self, lane: Lane) -> int:
@@ -379,42 +373,42 @@ class Store:
             BufferUnavailable: the store cannot be read.
         """
         ready_at_s: float | None = None
-        for lane, state in self._lanes.items():
-            if state.taken_to >= state.last_chunk:
+        for lane, queue in self._queues.items():
+            if queue.taken_to >= queue.last_chunk:
                 continue
             if (
                 wait_for_more
                 and lane is Lane.NORMAL
-                and state.open_records
-                and state.taken_to >= state.open_first_chunk - 1
-                and now_s < (due_s := state.open_since_s + self._settings.max_message_age_s)
-                and state.open_records < self._most_records(lane)
+                and queue.open_records
+                and queue.taken_to >= queue.open_first_chunk - 1
+                and now_s < (due_s := queue.open_since_s + self._settings.max_message_age_s)
+                and queue.open_records < self._most_records(lane)
             ):
                 ready_at_s = due_s
                 continue
             with self._errors():
-                found = self._read_message(lane, state.taken_to)
+                found = self._read_message(lane, queue.taken_to)
             if found is None:
-                state.taken_to = state.last_chunk
+                queue.taken_to = queue.last_chunk
                 continue
             message, taken = found
             self._taken[lane, message.number] = taken
-            state.taken_to = taken.last_chunk
-            if message.number == state.last_message:
-                state.open_records = 0
+            queue.taken_to = taken.last_chunk
+            if message.number == self._books[lane, WHOLE_LANE].last:
+                queue.open_records = 0
             return message
         return ready_at_s
 
     @property
     def may_give(self) -> bool:
         """Whether `take` has anything to look for; from memory."""
-        return any(state.taken_to < state.last_chunk for state in self._lanes.values())
+        return any(queue.taken_to < queue.last_chunk for queue in self._queues.values())
 
     def rewind(self) -> None:
         """Start giving out from the oldest message again."""
         self._taken.clear()
-        for state in self._lanes.values():
-            state.taken_to = 0
+        for queue in self._queues.values():
+            queue.taken_to = 0
 
     def _read_message(self, lane: Lane, after_chunk: int) -> tuple[Message, _Taken] | None:
         ids: list[int] = []
@@ -457,7 +451,7 @@ class Store:
         if version == 0:
             db.execute(_SCHEMA)
             db.execute("INSERT INTO store VALUES ('id', ?)", (f"{self._rng.getrandbits(48):012x}",))
-            db.executemany(_PUT_LANE, [(lane, 0, 0, 0, 0) for lane in Lane])
+            db.executemany(_PUT_BOOK, [(lane, WHOLE_LANE, *_Book().row()) for lane in Lane])
             db.pragma("user_version", SCHEMA_VERSION)
         elif version != SCHEMA_VERSION:
             db.execute("ROLLBACK")
@@ -467,22 +461,16 @@ class Store:
                 remedy="Run the version that wrote it, or move the file away",
             )
         db.execute("COMMIT")
-        self._lanes = {
-            Lane(lane): _LaneState(Lane(lane), *rest) for lane, *rest in db.execute("SELECT * FROM lane ORDER BY lane")
-        }
-        self._accounts = self._read_accounts()
-        self._seqs = dict(db.execute("SELECT name, last_seq FROM device"))
+        self._books = self._read_books()
+        for (_, device), book in self._books.items():
+            self._seqs[device] = max(book.last, self._seqs.get(device, 0))
+        for lane in Lane:
+            last_chunk = db.execute("SELECT max(id) FROM chunk WHERE lane = ?", (lane,)).get
+            self._queues[lane] = _Queue(last_chunk=last_chunk or 0)
         return str(db.execute("SELECT value FROM store WHERE key = 'id'").get)
 
-    def _read_accounts(self) -> dict[tuple[str, Lane], Account]:
-        return {
-            (device, Lane(lane)): Account(
-                received=received, delivered=delivered, expired=expired, evicted=evicted, rejected=rejected
-            )
-            for device, lane, received, delivered, expired, evicted, rejected in self._db.execute(
-                "SELECT device, lane, received, delivered, expired, evicted, rejected FROM account"
-            )
-        }
+    def _read_books(self) -> _Books:
+        return {(Lane(lane), device): _Book(*rest) for lane, device, *rest in self._db.execute("SELECT * FROM book")}
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -507,6 +495,40 @@ class Store:
             raise BufferUnavailable(
                 f"{error}", where=self._path, remedy="Look at the disk; the gateway tries again"
             ) from error
+
+
+class _Change:
+    """What a transaction does to books, queues and seqs: copies, which take the place of the originals on success."""
+
+    def __init__(self, books: _Books, queues: dict[Lane, _Queue]) -> None:
+        self._before = books
+        self.books: _Books = {}
+        self.queues = {lane: replace(queue) for lane, queue in queues.items()}
+        self.seqs: dict[str, int] = {}
+        """Of devices that got one in this transaction."""
+
+    def book(self, lane: Lane, device: str) -> _Book:
+        """The book as this transaction leaves it."""
+        book = self.books.get((lane, device))
+        if book is None:
+            before = self._before.get((lane, device))
+            self.books[lane, device] = book = _Book() if before is None else replace(before)
+        return book
+
+    def count(self, lane: Lane, counts: Mapping[str, int], *columns: str, bytes_queued: int = 0) -> None:
+        """Enter records of some devices in their books and in the lane's own."""
+        whole = self.book(lane, WHOLE_LANE)
+        whole.bytes += bytes_queued
+        for device, records in counts.items():
+            book = self.book(lane, device)
+            for column in columns:
+                setattr(book, column, getattr(book, column) + records)
+                setattr(whole, column, getattr(whole, column) + records)
+            book.last = max(book.last, self.seqs.get(device, 0))
+
+    def rows(self) -> list[tuple[object, ...]]:
+        """The changed rows of `book`."""
+        return [(lane, device, *book.row()) for (lane, device), book in self.books.items()]
 
 
 def _by_lane(records: Sequence[Reading | Event]) -> Iterator[tuple[Lane, Sequence[Reading | Event]]]:

@@ -1,4 +1,4 @@
-"""`edge-gateway demo`: sensors, gateway and hub on this machine, faults at a key press, and an account that balances."""
+"""`edge-gateway demo`: sensors, gateway and hub on one machine, faults at a key press, and an account that balances."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def command(
         watch = LiveView(seed=seed).watch
     elif seconds is None:
         seconds = _UNWATCHED_S
-    outcome, document = asyncio.run(
-        run_demo(sensors=sensors, seed=seed, seconds=seconds, steps=steps, watch=watch)
-    )
+    try:
+        outcome, document = asyncio.run(run_demo(sensors=sensors, seed=seed, seconds=seconds, steps=steps, watch=watch))
+    except asyncio.CancelledError:  # by a second Ctrl-C: no account was drawn
+        raise typer.Exit(1) from None
     if json:
         typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     else:
@@ -68,7 +69,7 @@ def _show(document: dict[str, Any]) -> None:
     columns = ("sent", "broken", "lost_on_wire", "received", "rejected", "delivered", "queued", "at_hub")
     table.add_column("device")
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column.removesuffix("_on_wire").replace("_", " "), justify="right")
     for name, device in document["devices"].items():
         table.add_row(name, *(str(device[column]) for column in columns))
     table.add_row("all", *(str(document["total"][column]) for column in columns), style="bold")

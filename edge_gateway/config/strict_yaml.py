@@ -25,6 +25,9 @@ class _NotAllowed(yaml.YAMLError):
         self.remedy = remedy
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML 1.2's core schema, without aliases, tags and repeated keys."""
 
@@ -38,6 +41,17 @@ class _StrictLoader(yaml.SafeLoader):
         if getattr(event, "tag", None) is not None:
             raise _NotAllowed("a tag (!)", line_index, "Leave it out, or put text that starts with ! in quotes")
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        text = super().construct_scalar(node)
+        if isinstance(text, str) and _SURROGATE.search(text):
+            # JSON writes a character beyond U+FFFF as two escapes, which PyYAML does not join.
+            try:
+                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                line_index = node.start_mark.line
+                raise _NotAllowed("half a character (\\ud800 to \\udfff)", line_index, "Write both halves") from None
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

@@ -42,7 +42,7 @@ _RENEW_BEFORE_S: Final = 150.0
 _REPORT_EVERY_S: Final = 5.0
 """Reported properties are patched no more often; a unit of IoT Hub takes 50 twin updates a second for all devices."""
 
-_FAREWELL_S: Final = 2.0
+_FAREWELL_S: Final = 1.0
 """How long a silent hub may hold up the closing of a session."""
 
 

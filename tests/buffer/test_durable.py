@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import pytest
 
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
 from edge_gateway.buffer.intake import Intake
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.config.model import BufferSettings
@@ -52,7 +52,7 @@ class SlowDisk:
 
 @asynccontextmanager
 async def opened(
-    store: Store, offload: Callable[[Callable[[], T]], Awaitable[T]] = run_inline, settle_within_s: float = 0.25
+    store: Store, offload: Offload = run_inline, settle_within_s: float = 0.25
 ) -> AsyncIterator[DurableBuffer]:
     async with DurableBuffer(store, settle_within_s=settle_within_s, offload=offload) as buffer:
         yield buffer
@@ -236,7 +236,6 @@ def test_the_intake_keeps_what_fits_and_counts_what_does_not_while_the_disk_fail
         store = FlakyStore()
         async with opened(store) as buffer:
             intake = Intake(buffer, pending_records=100)
-            task = asyncio.create_task(intake.run())
             store.failing = True
             for number in range(50):
                 async with asyncio.timeout(10):
@@ -247,8 +246,7 @@ def test_the_intake_keeps_what_fits_and_counts_what_does_not_while_the_disk_fail
             account = (await buffer.accounts())["a", Lane.NORMAL]
             assert account.received == 500
             assert account.balance() == 0
-            assert 100 <= account.queued <= 220
-            task.cancel()
+            assert 100 <= account.queued < 120
 
     run_virtual(main())
 
@@ -259,7 +257,6 @@ def test_the_intake_makes_a_fast_link_wait_for_a_slow_disk() -> None:
     async def main() -> None:
         async with opened(FlakyStore(), SlowDisk(1.0)) as buffer:
             intake = Intake(buffer, pending_records=100)
-            task = asyncio.create_task(intake.run())
             loop = asyncio.get_running_loop()
             for number in range(100):
                 await intake.put([reading(value=number * 10 + each) for each in range(10)])
@@ -267,7 +264,6 @@ def test_the_intake_makes_a_fast_link_wait_for_a_slow_disk() -> None:
             await intake.drained()
             assert buffer.status().totals.received == 1000
             assert buffer.status().totals.rejected == 0
-            task.cancel()
 
     run_virtual(main())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
+import getpass
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import aiomqtt
 import yaml
 
 from edge_gateway.assembly import KEYS_DIRECTORY
@@ -168,3 +167,108 @@ async def open_site(
             keys = SoftwareKeyStore(gateway.data_directory / KEYS_DIRECTORY)
             keys.put("gateway", base64.b64decode(identity.primary_key))
             yield HubSite(directory, bank, gateway, receiver, hub, network)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSite(Site):
+    """A site whose far end is mosquitto, behind a network that can fail, with a subscriber on its near side."""
+
+    network: FaultProxy
+
+
+@asynccontextmanager
+async def open_broker_site(
+    directory: Path, authority: LocalAuthority, *, sensors: int = SENSORS, **sections: Any
+) -> AsyncIterator[BrokerSite]:
+    """Build a site around mosquitto; the gateway is configured and not started. Arguments as for `open_site`."""
+    receiver = Receiver()
+    async with (
+        _mosquitto(directory, authority) as (address, port),
+        _subscriber(directory, address, port, receiver),
+        FaultProxy(address, port) as network,
+        SensorBank(directory, sensors) as bank,
+    ):
+        uplink = {
+            "kind": "mqtt",
+            "host": network.address,
+            "port": network.port,
+            "ca_file": str(directory / "ca.pem"),
+        }
+        config = write_config(
+            directory, uplink=uplink, links=sensor_links(directory, sensors), **{**QUICK, **sections}
+        )
+        async with GatewayProcess(config) as gateway:
+            yield BrokerSite(directory, bank, gateway, receiver, network)
+
+
+@asynccontextmanager
+async def _mosquitto(directory: Path, authority: LocalAuthority) -> AsyncIterator[tuple[str, int]]:
+    """A broker with TLS; gives its address and port."""
+    address, port = free_loopback_address(random.Random()), 8883
+    certificate = authority.server_certificate([address, "127.0.0.1"])  # the latter is where the network listens
+    (directory / "ca.pem").write_text(authority.ca_pem)
+    (directory / "server.pem").write_text(certificate.certificate_pem)
+    (directory / "server.key").touch(mode=0o600)
+    (directory / "server.key").write_text(certificate.key_pem)
+    config = directory / "mosquitto.conf"
+    config.write_text(
+        f"listener {port} {address}\n"
+        f"certfile {directory}/server.pem\n"
+        f"keyfile {directory}/server.key\n"
+        "allow_anonymous true\n"
+        # As root it would give up its rights, and with them the right to read the key.
+        f"user {getpass.getuser()}\n"
+        # The subscriber shall get all there is, however late it reads.
+        "max_queued_messages 0\n"
+        "max_inflight_messages 0\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        "mosquitto", "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(address, port)
+                except OSError:
+                    await asyncio.sleep(0.05)  # it does not say when it listens
+                else:
+                    writer.close()
+                    await writer.wait_closed()
+                    break
+        yield address, port
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def _subscriber(directory: Path, address: str, port: int, receiver: Receiver) -> AsyncIterator[None]:
+    """Gives the receiver everything the broker gets, by a client library that is not the gateway's."""
+    process = await asyncio.create_subprocess_exec(
+        # Line by line: it tells that it has subscribed, and then nothing until there is something to tell.
+        *("stdbuf", "-oL", "mosquitto_sub", "-h", address, "-p", str(port), "--cafile", str(directory / "ca.pem")),
+        *("-q", "1", "-t", f"edge-gateway/{GATEWAY}/#", "-F", "%t %p", "-d"),
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
+    assert process.stdout is not None
+    output = process.stdout
+    async with asyncio.timeout(PATIENCE_S):
+        while b"Subscribed" not in await output.readline():
+            pass
+
+    async def receive() -> None:
+        while line := await output.readline():
+            topic, _, body = line.rstrip(b"\n").partition(b" ")
+            if topic.startswith(b"edge-gateway/"):  # the rest is the client's own log
+                message_id = topic.decode().rpartition("/")[2]
+                receiver.add(ReceivedMessage(GATEWAY, message_id, {}, {}, body, 0.0, 0))
+
+    receiving = asyncio.create_task(receive(), name="subscriber")
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+        await receiving

@@ -34,7 +34,7 @@ from edge_gateway.config.model import (
     ThresholdRule,
 )
 from edge_gateway.errors import BenchError
-from edge_gateway.records import Lane
+from edge_gateway.records import Lane, Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address
 from edge_gateway.testbench.demo.gateway_process import GatewayProcess
 from edge_gateway.testbench.demo.outcome import HubBook, Outcome, SensorEntry, judge
@@ -101,7 +101,9 @@ class DemoBench:
         await self._resources.aclose()
 
     async def _build(self, resources: AsyncExitStack) -> None:
-        directory = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="edge-gateway-demo-")))
+        self.directory = directory = Path(
+            resources.enter_context(tempfile.TemporaryDirectory(prefix="edge-gateway-demo-"))
+        )
         self._make_sensors(directory, resources)
         self.hub_book = HubBook({sensor.name: sensor.ledger for sensor in self.sensors})
 
@@ -129,7 +131,7 @@ class DemoBench:
         resources.push_async_callback(self.gateway.kill)
         resources.push_async_callback(self._end_tasks)
         await self.gateway.start()
-        await self.gateway.ready(connected=True)
+        await self.gateway.connected()
 
     def _make_sensors(self, directory: Path, resources: AsyncExitStack) -> None:
         counts = [self._count - self._count // 2, self._count // 2 - self._count // 4, self._count // 4]
@@ -220,11 +222,7 @@ class DemoBench:
         self._sending = [asyncio.create_task(sensor.run(), name=f"sensor {sensor.name}") for sensor in self.sensors]
 
     async def act(self, action: Action) -> None:
-        """Do something to the bench; what is so already stays so.
-
-        Raises:
-            BenchError: the gateway does not come back.
-        """
+        """Do something to the bench; what is so already stays so."""
         async with self._acting:
             match action:
                 case Action.CUT:
@@ -241,7 +239,6 @@ class DemoBench:
                     await self.gateway.kill()
                     await self.gateway.start()
                     self._note("the gateway was killed (SIGKILL) and started again")
-                    await self.gateway.ready(connected=False)
                 case Action.COMMAND:
                     self._command_soon()
 
@@ -279,7 +276,7 @@ class DemoBench:
         task.add_done_callback(self._commands.discard)
 
     async def _command(self, sensor: ClimateSensor, state: int) -> None:
-        command = {"device": sensor.name, "command": "set-relay", "arguments": {"state": state}}
+        command: dict[str, Value] = {"device": sensor.name, "command": "set-relay", "arguments": {"state": state}}
         try:
             response = await self.hub.invoke_method(_GATEWAY, "command", command, timeout_s=_COMMAND_WITHIN_S)
         except BenchError as error:  # a hub that finds no gateway says so; that is no fault of the demonstration

@@ -13,7 +13,7 @@ import orjson
 from edge_gateway.errors import BenchError, GatewayError
 from edge_gateway.observability.status import ask_status
 
-_READY_WITHIN_S: Final = 30.0
+_CONNECTS_WITHIN_S: Final = 30.0
 _STOPS_WITHIN_S: Final = 15.0
 _ASK_AGAIN_S: Final = 0.05
 _LOG_TAIL_BYTES: Final = 1000
@@ -82,27 +82,24 @@ class GatewayProcess:
         except (GatewayError, orjson.JSONDecodeError):  # the latter if it is killed in the middle of its answer
             return None
 
-    async def ready(self, *, connected: bool) -> None:
-        """Wait until it answers, and, if asked for, until it is connected to the hub.
+    async def connected(self) -> None:
+        """Wait until it is connected to the hub.
 
         Raises:
             BenchError: it ended, or did not get there in time.
         """
         try:
-            async with asyncio.timeout(_READY_WITHIN_S):
-                while (status := await self.status()) is None or (connected and not status["uplink"]["connected"]):
+            async with asyncio.timeout(_CONNECTS_WITHIN_S):
+                while (status := await self.status()) is None or not status["uplink"]["connected"]:
                     if self.pid is None:
-                        raise BenchError(
-                            "the gateway ended by itself", where="edge-gateway run", remedy=f"It said: {self.last_words()}"
-                        )
+                        raise self._failed("the gateway ended by itself")
                     await asyncio.sleep(_ASK_AGAIN_S)
         except TimeoutError:
-            raise BenchError(
-                f"the gateway was not ready after {_READY_WITHIN_S:g} s",
-                where="edge-gateway run",
-                remedy=f"It said: {self.last_words()}",
-            ) from None
+            raise self._failed(f"the gateway was not connected after {_CONNECTS_WITHIN_S:g} s") from None
 
     def last_words(self) -> str:
         """The end of its log."""
         return self._log_file.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+
+    def _failed(self, what: str) -> BenchError:
+        return BenchError(what, where="edge-gateway run", remedy=f"It said: {self.last_words()}")

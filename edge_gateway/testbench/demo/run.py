@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
 
 from edge_gateway.testbench.demo.bench import DemoBench
 from edge_gateway.testbench.demo.outcome import Outcome
 from edge_gateway.testbench.demo.script import Step
 
-Watch = Callable[[DemoBench, asyncio.Event], Awaitable[None]]
+Watch: TypeAlias = Callable[[DemoBench, asyncio.Event], Coroutine[Any, Any, None]]
 """Shows a running bench, and sets the event when somebody has seen enough. Cancelled at the end."""
 
 
@@ -26,7 +26,8 @@ async def run_demo(
 ) -> tuple[Outcome, dict[str, Any]]:
     """Build the bench, run it, take it down, and return the account and it with everything else as one document.
 
-    SIGINT, SIGTERM and SIGHUP end the run early and in order; the account is drawn all the same.
+    SIGINT, SIGTERM and SIGHUP end the run early and in order; the account is drawn all the same. The second of them
+    ends it at once, without an account: the call is cancelled.
 
     Args:
         sensors: how many.
@@ -36,29 +37,32 @@ async def run_demo(
         watch: shows the bench while it runs.
 
     Raises:
-        BenchError: the bench cannot be built, or the gateway does not come back after a kill.
+        BenchError: the bench cannot be built.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+
+    def end() -> None:
+        if stop.is_set() and running is not None:
+            running.cancel()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     # Not a secret: the same seed has to give the same sensors.
     async with DemoBench(sensors=sensors, rng=random.Random(seed)) as bench:  # noqa: S311
         bench.start_sensors()
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(_follow(bench, steps), name="demo script")]
             if watch is not None:
-                beside.append(tasks.create_task(_run(watch(bench, stop)), name="demo view"))
+                beside.append(tasks.create_task(watch(bench, stop), name="demo view"))
             await _wait(stop, seconds)
             for task in beside:
                 task.cancel()
         ran_s = loop.time() - bench.started_s
         outcome = await bench.finish()
         return outcome, _document(bench, outcome, seed, ran_s)
-
-
-async def _run(watching: Awaitable[None]) -> None:
-    await watching
 
 
 async def _wait(stop: asyncio.Event, seconds: float | None) -> None:
