@@ -71,8 +71,6 @@ class DurableBuffer:
         self._fault = ""
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
-        self._note_queued()
-        self._totals = store.totals()
 
     async def __aenter__(self) -> Self:
         self._worker = asyncio.create_task(self._work(), name="buffer")
@@ -123,7 +121,8 @@ class DurableBuffer:
                     return messages.popleft()
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._takers.add(waiting)
-            self._wake.set()
+            if self._store.may_give:
+                self._wake.set()
             try:
                 await waiting
             finally:
@@ -147,15 +146,16 @@ class DurableBuffer:
     def drain(self) -> None:
         """From now on give out young messages and drop delivered ones at once: the gateway is stopping."""
         self._draining = True
+        self._note_queued()
         self._settle_now()
 
     async def emptied(self) -> None:
-        """Wait until nothing is queued."""
+        """Wait until nothing is queued; to be called while draining."""
         await self._empty.wait()
 
     def status(self) -> BufferStatus:
         """See `Buffer.status`."""
-        return BufferStatus(dict(self._queued), self._totals, self._fault)
+        return BufferStatus(self._store.queued(), self._store.totals(), self._fault)
 
     async def accounts(self) -> dict[tuple[str, Lane], Account]:
         """See `Buffer.accounts`."""
@@ -194,8 +194,8 @@ class DurableBuffer:
             turn = _Turn(writes, rewind, wanted, loop.time(), wait_for_more=not self._draining)
             if writes or rewind or (wanted and self._store.may_give):
                 await self._offload(partial(turn.run, self._store))
-                self._note_queued()
-                self._totals = self._store.totals()
+                if self._draining:
+                    self._note_queued()
             self._finish(turn, [done for *_, done in appends])
 
     def _finish(self, turn: _Turn, appended: list[_Done]) -> None:
@@ -223,8 +223,7 @@ class DurableBuffer:
             self._give_timer = asyncio.get_running_loop().call_at(due_s, self._give_now)
 
     def _note_queued(self) -> None:
-        self._queued = self._store.queued()
-        if any(self._queued.values()):
+        if any(self._store.queued().values()):
             self._empty.clear()
         else:
             self._empty.set()

@@ -42,9 +42,9 @@ class _StrictLoader(yaml.SafeLoader):
             raise _NotAllowed("a tag (!)", line_index, "Leave it out, or put text that starts with ! in quotes")
         return super().compose_node(parent, index)
 
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         text = super().construct_scalar(node)
-        if isinstance(text, str) and _SURROGATE.search(text):
+        if _SURROGATE.search(text):
             # JSON writes a character beyond U+FFFF as two escapes, which PyYAML does not join.
             try:
                 return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")

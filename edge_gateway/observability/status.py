@@ -7,8 +7,8 @@ nobody else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +19,6 @@ import orjson
 from edge_gateway.errors import GatewayError
 
 SOCKET_NAME: Final = "status.sock"
-LARGEST_STATUS_BYTES: Final = 16 << 20
 _ANSWER_WITHIN_S: Final = 5.0
 
 
@@ -28,29 +27,44 @@ async def serve_status(data_directory: Path, status: Callable[[], dict[str, Any]
     """Answer every connection with the status of that moment, and close it."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError):  # an asker who left needs no answer
+        try:
             writer.write(orjson.dumps(status()))
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 await writer.drain()
-        writer.close()
+        except (OSError, TimeoutError):
+            pass  # an asker who left needs no answer
+        finally:
+            writer.close()
 
     path = data_directory / SOCKET_NAME
     path.unlink(missing_ok=True)
-    # A socket's path may have 107 bytes; through the directory's descriptor it is short however deep the directory.
-    directory = os.open(data_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    server = await asyncio.start_unix_server(answer, sock=_bound(data_directory))
     try:
-        mask = os.umask(0o177)
-        try:
-            server = await asyncio.start_unix_server(answer, f"/proc/self/fd/{directory}/{SOCKET_NAME}")
-        finally:
-            os.umask(mask)
-        try:
-            yield
-        finally:
-            server.close()
-            path.unlink(missing_ok=True)
+        yield
     finally:
-        os.close(directory)
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+def _bound(directory: Path) -> socket.socket:
+    """A socket in `directory`, with mode 0600 from its first moment on."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mask = os.umask(0o177)
+    try:
+        bound.bind(_short_path(descriptor))
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(mask)
+        os.close(descriptor)
+    return bound
+
+
+def _short_path(directory: int) -> str:
+    """The socket in an open directory. A path may have 107 bytes; this one is short however deep the directory."""
+    return f"/proc/self/fd/{directory}/{SOCKET_NAME}"
 
 
 async def ask_status(data_directory: Path) -> dict[str, Any]:
@@ -68,18 +82,15 @@ async def ask_status(data_directory: Path) -> dict[str, Any]:
         ) from error
     try:
         async with asyncio.timeout(_ANSWER_WITHIN_S):
-            reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
+            reader, writer = await asyncio.open_unix_connection(_short_path(directory))
             try:
-                content = await reader.read(LARGEST_STATUS_BYTES)
-                while piece := await reader.read(LARGEST_STATUS_BYTES):
-                    content += piece
+                document: dict[str, Any] = orjson.loads(await reader.read())
             finally:
                 writer.close()
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, orjson.JSONDecodeError) as error:
         raise GatewayError(
             "no gateway answers here", where=where, remedy="Start it: edge-gateway run --config gateway.yaml"
         ) from error
     finally:
         os.close(directory)
-    document: dict[str, Any] = orjson.loads(content)
     return document

@@ -44,7 +44,9 @@ class RuleSet:
         configured: the rules of `gateway.yaml`.
         vocabulary: for each profile that a link speaks, what its devices measure and obey.
         desired: the list the twin had put in force before the last restart, or None.
-        save_desired: called with a list accepted from the twin, or with None when the configured one is back.
+        save_desired: called with a list accepted from the twin, or with None when the configured one is back. It may
+            raise OSError: then the rules are in force all the same, and saving is tried again when the hub next sends
+            them, which it does with every connection.
 
     Raises:
         ConfigError: a configured rule names a profile, value or command that no link has.
@@ -61,6 +63,7 @@ class RuleSet:
         self._configured = tuple(configured)
         self._vocabulary = vocabulary
         self._save_desired = save_desired
+        self._saved = desired
         self._by_profile: dict[str, list[Threshold]] = {}
         self._answer: dict[str, Any] = {}
         self._check(self._configured)
@@ -105,9 +108,18 @@ class RuleSet:
         if wanted is None:
             self._answer = {}
             self._put_in_force(self._configured)
-            self._save_desired(None)
-        elif self._take_over(wanted, version=desired.get("$version", 0)):
+        elif not self._take_over(wanted, version=desired.get("$version", 0)):
+            return
+        if wanted != self._saved:
+            self._save(wanted)
+
+    def _save(self, wanted: Sequence[Any] | None) -> None:
+        try:
             self._save_desired(wanted)
+        except OSError as error:
+            _log.warning("rules.unsaved", reason=error.strerror)
+        else:
+            self._saved = wanted
 
     def _take_over(self, wanted: Any, *, version: int) -> bool:
         try:

@@ -13,7 +13,8 @@ class Threshold:
     """The rule a `ThresholdRule` declares.
 
     One alert for each device: raised once when the limit is crossed, cleared once when the value has come back past the
-    other limit, whatever the value does in between. A value that is missing, null or no number changes nothing.
+    other limit, whatever the value does in between. A value that is missing, null, text or NaN changes nothing; a flag
+    counts as 0 or 1, so that a door can raise an alert, too.
     """
 
     def __init__(self, settings: ThresholdRule) -> None:

@@ -23,7 +23,7 @@ import structlog
 
 from edge_gateway.clock import NS_PER_S, Clock
 from edge_gateway.config.model import DeliverySettings, IotHubUplink
-from edge_gateway.errors import CommandInvalid, ConfigError, UplinkLost, UplinkRefused
+from edge_gateway.errors import CommandInvalid, ConfigError, KeyStoreError, UplinkLost, UplinkRefused
 from edge_gateway.keystore import KeyStore
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session
@@ -110,8 +110,13 @@ class IotHub:
             loop.set_default_executor(self._executor)
         resource = f"{self._settings.host_name}/devices/{self._settings.device_id}"
         expiry_s = self._clock.now_ns() // NS_PER_S + self._settings.token_lifetime_s
+        try:
+            token = sas_token(self._key_store, self._settings.key, resource, expiry_s)
+        except KeyStoreError as error:
+            # Not the end of the gateway: what the links bring is kept until somebody imports the key.
+            raise UplinkRefused(error.what, where=error.where, remedy=error.remedy) from error
         client = IoTHubDeviceClient.create_from_sastoken(
-            sas_token(self._key_store, self._settings.key, resource, expiry_s),
+            token,
             server_verification_cert=self._trusted_pem,
             keep_alive=self._delivery.keep_alive_s,
             auto_connect=False,

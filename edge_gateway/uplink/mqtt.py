@@ -11,12 +11,13 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import aiomqtt
 import orjson
 import structlog
 from aiomqtt.exceptions import MqttConnectError
+from paho.mqtt import client as paho
 
 from edge_gateway.config.model import DeliverySettings, MqttUplink
 from edge_gateway.errors import CommandInvalid, ConfigError, UplinkError, UplinkLost, UplinkRefused
@@ -66,7 +67,7 @@ class MqttBroker:
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""
-        client = aiomqtt.Client(
+        client = _PromptClient(
             self._settings.host,
             self._settings.port,
             identifier=self._settings.client_id or self._gateway,
@@ -126,6 +127,33 @@ class MqttBroker:
         return UplinkLost(f"the connection was lost ({error})", where=self.endpoint)
 
 
+class _PromptClient(aiomqtt.Client):
+    """Writes a packet in the loop's next turn.
+
+    aiomqtt goes to the loop as if from another thread and waits for the socket to be writable, which it nearly always
+    is: six system calls and two turns of the loop for each message. Only what the socket does not take waits.
+    """
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        try:
+            if asyncio.get_running_loop() is not self._loop:
+                raise RuntimeError
+        except RuntimeError:  # connecting, in a thread of the executor
+            super()._on_socket_register_write(client, userdata, sock)
+        else:
+            self._loop.call_soon(self._write, client, userdata, sock)
+
+    def _write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        try:
+            client.loop_write()
+        except Exception as error:  # noqa: BLE001  # as aiomqtt does: whatever it is, the connection is over
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+            return
+        if client.want_write() and client.socket() is sock:
+            super()._on_socket_register_write(client, userdata, sock)
+
+
 class _BrokerSession:
     """One connection to the broker."""
 
@@ -159,9 +187,9 @@ class _BrokerSession:
         paho reads one packet when the socket becomes readable; others that were decrypted with it make no socket
         readable and would wait for the next record, up to a keep-alive.
         """
-        paho = self._client._client  # aiomqtt has no public way to it
-        while isinstance(tls := paho.socket(), ssl.SSLSocket) and tls.pending():
-            paho.loop_read()
+        client = self._client._client  # aiomqtt has no public way to it
+        while isinstance(tls := client.socket(), ssl.SSLSocket) and tls.pending():
+            client.loop_read()
 
     async def _carry_out(self, payload: bytes, request: str) -> None:
         try:

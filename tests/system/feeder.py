@@ -183,7 +183,7 @@ class SensorBank:
         self.sensors: Sequence[Sensor] = [
             Sensor(f"sensor-{address:02}", address, directory / f"port-{address:02}") for address in range(1, count + 1)
         ]
-        self._step_s = 1 / (frames_per_s * count)
+        self._period_s = 1 / frames_per_s
         self._sending: asyncio.Task[None] | None = None
 
     def __iter__(self) -> Iterator[Sensor]:
@@ -195,7 +195,8 @@ class SensorBank:
     async def __aenter__(self) -> Self:
         for sensor in self.sensors:
             sensor.plug_in()
-        self._sending = asyncio.create_task(self._send(), name="sensors")
+        if self.sensors:
+            self._sending = asyncio.create_task(self._send(), name="sensors")
         return self
 
     async def __aexit__(
@@ -223,7 +224,7 @@ class SensorBank:
         due_s = loop.time()
         while True:
             for sensor in self.sensors:
-                due_s += self._step_s
+                due_s += self._period_s / len(self.sensors)
                 if due_s > loop.time():
                     await asyncio.sleep(due_s - loop.time())
                 sensor.send_sample()

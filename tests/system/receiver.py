@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -24,13 +24,6 @@ from edge_gateway.testbench import DeliveryAccount, ReceivedMessage
 
 from .feeder import Sensor, sample_values
 from .gateway_process import PATIENCE_S, Absence
-
-IN_HAND_S: Final = 0.5
-"""A frame written to the line so shortly before a kill may not be durable yet, and then it is nobody's.
-
-What passes between the write and the end of the commit takes some 10 ms. The rest is for a machine that is busy with
-other tests; at 10 frames/s it allows for 5 frames a sensor and kill.
-"""
 
 
 class Receiver:
@@ -144,7 +137,7 @@ def _line_faults(
         for number, at_s in enumerate(sensor.sent_at_s)
         if number not in arrived
         and not any(
-            absence.from_s - IN_HAND_S <= at_s <= absence.to_s.get(link, float("inf")) for absence in absences
+            absence.from_s - absence.in_hand_s <= at_s <= absence.to_s.get(link, float("inf")) for absence in absences
         )
     ]
     books = ledger.get((sensor.name, Lane.NORMAL), Account())

@@ -97,8 +97,14 @@ def write_config(
     return path
 
 
-def sensor_links(directory: Path, sensors: int) -> list[dict[str, Any]]:
-    """A link with one device for each sensor of a `SensorBank` in that directory, all named as the sensor is."""
+def sensor_links(directory: Path, sensors: int, **settings: Any) -> list[dict[str, Any]]:
+    """A link with one device for each sensor of a `SensorBank` in that directory, all named as the sensor is.
+
+    Args:
+        directory: holds the ports.
+        sensors: how many.
+        settings: more of each link.
+    """
     names = [(f"sensor-{address:02}", address) for address in range(1, sensors + 1)]
     return [
         {
@@ -106,6 +112,7 @@ def sensor_links(directory: Path, sensors: int) -> list[dict[str, Any]]:
             "port": {"path": str(directory / f"port-{address:02}")},
             "profile": "reference-climate",
             "devices": [{"name": name, "address": address}],
+            **settings,
         }
         for name, address in names
     ]
@@ -124,6 +131,8 @@ async def open_site(
     authority: LocalAuthority,
     *,
     sensors: int = SENSORS,
+    link: Mapping[str, Any] | None = None,
+    more_links: Sequence[Mapping[str, Any]] = (),
     data_directory: Path | None = None,
     environment: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
@@ -135,6 +144,8 @@ async def open_site(
         directory: an empty one.
         authority: signs the hub's certificate; the gateway trusts it.
         sensors: how many.
+        link: more settings of each sensor's link.
+        more_links: after the sensors'.
         data_directory: the gateway's, if it shall not lie in `directory`.
         environment: added to the gateway's.
         arguments: more of the gateway's.
@@ -158,10 +169,9 @@ async def open_site(
         identity = hub.add_device(GATEWAY)
         config = write_config(
             directory,
-            uplink=hub_uplink(directory, authority, network_address),
-            links=sensor_links(directory, sensors),
+            links=[*sensor_links(directory, sensors, **(link or {})), *more_links],
             data_directory=data_directory,
-            **{**QUICK, **sections},
+            **{"uplink": hub_uplink(directory, authority, network_address), **QUICK, **sections},
         )
         async with GatewayProcess(config, arguments=arguments, environment=environment) as gateway:
             keys = SoftwareKeyStore(gateway.data_directory / KEYS_DIRECTORY)

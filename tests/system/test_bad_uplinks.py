@@ -1,0 +1,85 @@
+"""What stands between the gateway and its hub is told with its cause, and all the while the lines are read.
+
+A hub, or a certificate, that says no is told from a network that fails: trying again mends the one, a person the other.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from edge_gateway.assembly import KEYS_DIRECTORY
+from edge_gateway.keystore.software import SoftwareKeyStore
+from edge_gateway.testbench import LocalAuthority
+
+from .site import GATEWAY, HubSite, hub_uplink, open_site
+
+SENSORS = 2
+
+
+async def told(site: HubSite, reason: str, *, refused: bool) -> None:
+    """The cause is in the log and in the status, and the lines are read all the same."""
+    event = await site.gateway.event("uplink.disconnected", refused=refused)
+    assert reason in event["reason"]
+    status = await site.gateway.status_where(lambda status: status["queue"]["normal"] >= 20)
+    assert reason in status["uplink"]["fault"]
+    assert status["uplink"]["fault"] in status["faults"]
+    assert not status["uplink"]["connected"]
+
+
+async def ends_well(site: HubSite) -> None:
+    """What was queued arrives."""
+    await site.gateway.event("uplink.connected")
+    await site.settled()
+    assert (await site.gateway.stop()).code == 0
+    assert site.verdict() == []
+
+
+async def test_a_hub_that_refuses_the_key(tmp_path: Path, authority: LocalAuthority) -> None:
+    """The remedy names the key, and the right one, imported while the gateway runs, is enough."""
+    async with open_site(tmp_path, authority, sensors=SENSORS) as site:
+        keys = SoftwareKeyStore(site.gateway.data_directory / KEYS_DIRECTORY)
+        keys.put("gateway", b"0123456789abcdef")
+        await site.gateway.start_reading()
+        await told(site, "the hub refuses this device or its key. Check device_id", refused=True)
+        assert site.hub.statistics.connections == 0
+        keys.put("gateway", base64.b64decode(site.hub.identity(GATEWAY).primary_key))
+        await ends_well(site)
+
+
+async def test_a_key_that_is_not_there(tmp_path: Path, authority: LocalAuthority) -> None:
+    """The gateway starts all the same, and goes on when the key is imported."""
+    async with open_site(tmp_path, authority, sensors=SENSORS) as site:
+        (site.gateway.data_directory / KEYS_DIRECTORY / "gateway.key").unlink()
+        await site.gateway.start_reading()
+        await told(site, "there is no such key. Import it: edge-gateway keys import gateway", refused=True)
+        keys = SoftwareKeyStore(site.gateway.data_directory / KEYS_DIRECTORY)
+        keys.put("gateway", base64.b64decode(site.hub.identity(GATEWAY).primary_key))
+        await ends_well(site)
+
+
+async def test_a_certificate_of_an_unknown_authority(tmp_path: Path, authority: LocalAuthority) -> None:
+    """The hub is not spoken to, not a byte of a token; trusting its authority, after a restart, is enough."""
+    async with open_site(tmp_path, authority, sensors=SENSORS) as site:
+        ca_file = tmp_path / "ca.pem"
+        ca_file.write_text(LocalAuthority().ca_pem)
+        await site.gateway.start_reading()
+        await told(site, "shows a certificate that cannot be trusted", refused=True)
+        assert site.network.connections > 0
+        assert (site.hub.statistics.connections, site.hub.statistics.denied) == (0, 0)
+        assert (await site.gateway.stop()).code == 0
+        ca_file.write_text(authority.ca_pem)
+        await site.gateway.start_reading()
+        await ends_well(site)
+
+
+async def test_a_hub_name_that_does_not_resolve(tmp_path: Path, authority: LocalAuthority) -> None:
+    """The cause is the name, and not just a connection that failed."""
+    # RFC 6761, section 6.4: no such name will ever be.
+    uplink: dict[str, Any] = hub_uplink(tmp_path, authority, "hub.invalid")
+    async with open_site(tmp_path, authority, sensors=SENSORS, uplink=uplink) as site:
+        await site.gateway.start_reading()
+        await told(site, "this name does not resolve. Check the host name and the DNS server", refused=False)
+        assert (await site.gateway.stop()).code == 0
+        assert site.verdict() == []
