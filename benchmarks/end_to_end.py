@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from broker import Broker, running_broker
-from feeder import Arrivals, Flood, feed
+from feeder import Arrivals, feed
 from process_usage import cpu_s, peak_resident_mib, resident_mib
 
 from edge_gateway.observability.status import ask_status
@@ -173,11 +173,11 @@ class Bench:
             before, before_s = product.confirmed_records(directory), cpu_s(process.pid)
             self._feeder.send(("flood",))
             last_puback_s = _wait_for(product, directory, before + load.flood_frames)
-            flood: Flood = self._feeder.recv()
+            first_write_s: float = self._feeder.recv()
             time.sleep(_IDLE_S)  # the last deletions belong to the work
             flood_cpu_s = cpu_s(process.pid) - before_s
             return Figures(
-                frames_per_s=load.flood_frames / (last_puback_s - flood.first_write_s),
+                frames_per_s=load.flood_frames / (last_puback_s - first_write_s),
                 cpu_s_per_10k=flood_cpu_s / load.flood_frames * 10_000,
                 paced_cpu_percent=paced_cpu_percent,
                 latency_p50_ms=_percentile(arrivals.latencies_s, 50) * 1000,
@@ -203,8 +203,7 @@ class Bench:
                 time.sleep(_IDLE_S)
                 yield process, directory, first_delivery_s
             finally:
-                process.terminate()
-                process.wait()
+                _stop(product, process)
 
     def _ask(self, *request: Any) -> Any:
         self._feeder.send(request)
@@ -225,6 +224,16 @@ def running_bench(directory: Path, links: int) -> Iterator[Bench]:
         finally:
             process.terminate()
             process.join()
+
+
+def _stop(product: Product, process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STALLED_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise SystemExit(f"{product.name} did not end within {_STALLED_S:g} s of SIGTERM") from None
 
 
 def _wait_for(product: Product, directory: Path, records: int) -> float:

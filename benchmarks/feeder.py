@@ -35,13 +35,6 @@ _QUIET_S = 10.0
 """Nothing new for so long means that nothing more will come."""
 
 
-class Flood(NamedTuple):
-    """A load as fast as it is taken. Times are those of `time.monotonic()`, which all processes share."""
-
-    first_write_s: float
-    last_write_s: float
-
-
 class Arrivals(NamedTuple):
     """What the subscriber got of a load."""
 
@@ -117,8 +110,12 @@ class Feeder:
             ]
             self._flood = (frames, streams)
 
-    def flood(self) -> Flood:
-        """Write what was prepared, as fast as the ports take it."""
+    def flood(self) -> float:
+        """Write what was prepared, as fast as the ports take it.
+
+        Returns:
+            When the first write was, by `time.monotonic()`, which all processes share.
+        """
         selector = selectors.DefaultSelector()
         rest = {}
         for master, stream in zip(self._masters, self._flood[1], strict=True):
@@ -135,9 +132,8 @@ class Feeder:
                 if not rest[key.fd]:
                     selector.unregister(key.fd)
                     del rest[key.fd]
-        last_write_s = time.monotonic()
         selector.close()
-        return Flood(first_write_s, last_write_s)
+        return first_write_s
 
     def flood_and_verify(self) -> Arrivals:
         """Write what was prepared and take delivery of all of it."""

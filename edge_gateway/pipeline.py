@@ -210,7 +210,7 @@ class Gateway:
                 run_command=self.run_command,
                 report_result=self._report_result,
                 apply_desired=self._apply_desired,
-                reported=self._reported,
+                reported=self.reported,
             ),
             delivery,
             rng,
@@ -222,26 +222,30 @@ class Gateway:
     # --- up and down -----------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set, then go down in order and return."""
+        """Run until `stop` is set, then go down in order and return.
+
+        Raises:
+            TransportError: a link can never be opened, for instance because there is no such capture to replay.
+        """
         loop = asyncio.get_running_loop()
         self._started_at_s = loop.time()
-        async with AsyncExitStack() as transports, asyncio.TaskGroup() as tasks:
-            delivery = tasks.create_task(self._delivery.run(), name="delivery")
-            readers = []
+        async with AsyncExitStack() as transports:
             for link in self._links:
                 await transports.enter_async_context(link.transport)
-                readers.append(tasks.create_task(self._read(link), name=f"link {link.name}"))
-            _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
-            await stop.wait()
+            async with asyncio.TaskGroup() as tasks:
+                delivery = tasks.create_task(self._delivery.run(), name="delivery")
+                readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
+                _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
+                await stop.wait()
 
-            _log.info("gateway.stopping", gateway=self._name)
-            await _end([*readers, *self._commands])
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_DELIVERY_S):
-                    await self._intake.drained()
-                    self._buffer.drain()
-                    await self._buffer.emptied()
-            await _end([delivery])
+                _log.info("gateway.stopping", gateway=self._name)
+                await _end([*readers, *self._commands])
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_DELIVERY_S):
+                        await self._intake.drained()
+                        self._buffer.drain()
+                        await self._buffer.emptied()
+                await _end([delivery])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
 
@@ -382,7 +386,8 @@ class Gateway:
     async def _apply_desired(self, desired: Mapping[str, Any], whole: bool) -> None:
         self._rules.apply_desired(desired, whole=whole)
 
-    def _reported(self) -> Mapping[str, Any]:
+    def reported(self) -> Mapping[str, Any]:
+        """What the twin is told: few properties that change seldom, in keys a twin allows."""
         return {
             "gateway": {"name": self._name, "version": __version__},
             "links": [{"name": link.name, "up": link.transport.is_up} for link in self._links],

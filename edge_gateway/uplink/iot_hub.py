@@ -13,7 +13,7 @@ import asyncio
 import base64
 import contextlib
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -164,6 +164,7 @@ class _HubSession:
         self._idle = asyncio.Event()
         self._desired: asyncio.Queue[tuple[dict[str, Any], bool]] = asyncio.Queue(maxsize=64)
         self._commands: asyncio.Queue[Callable[[], Any]] = asyncio.Queue(maxsize=64)
+        self._reported_before: Mapping[str, Any] = {}
 
     def on_connection_state_change(self) -> None:
         """Called by the SDK, in a thread of its own."""
@@ -175,6 +176,7 @@ class _HubSession:
         # Each assignment subscribes and blocks until the hub has answered, so not in the event loop.
         await asyncio.to_thread(self._assign_handlers)
         twin = await _uncancelled(self._client.get_twin())
+        self._reported_before = twin.get("reported", {})
         self._desired.put_nowait((twin.get("desired", {}), True))
 
     def _assign_handlers(self) -> None:
@@ -249,11 +251,11 @@ class _HubSession:
             await self._downlink.apply_desired(*await self._desired.get())
 
     async def _report(self) -> None:
-        reported: dict[str, Any] = {}
+        # What an earlier session reported is still in the twin; what another program did there is left alone.
+        reported = {key: value for key, value in self._reported_before.items() if key in self._downlink.reported()}
         while True:
             latest = dict(self._downlink.reported())
-            patch = {key: value for key, value in latest.items() if reported.get(key) != value}
-            patch |= {key: None for key in reported if key not in latest}
+            patch = _merge_patch(reported, latest)
             if patch:
                 try:
                     await _uncancelled(self._client.patch_twin_reported_properties(patch))
@@ -321,6 +323,20 @@ async def _uncancelled(call: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.ensure_future(call)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask how it ended
     return await asyncio.shield(task)
+
+
+def _merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes `before` into `after` when merged into it (RFC 7396): what is gone has to be said, as null."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            inner = _merge_patch(old, value)
+            if inner:
+                patch[key] = inner
+        elif old != value:
+            patch[key] = value
+    return patch
 
 
 def _note_background_exception(error: Exception) -> None:

@@ -20,7 +20,7 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt import client as paho
 
 from edge_gateway.config.model import DeliverySettings, MqttUplink
-from edge_gateway.errors import CommandInvalid, ConfigError, UplinkError, UplinkLost, UplinkRefused
+from edge_gateway.errors import CommandInvalid, UplinkError, UplinkLost, UplinkRefused
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session
 from edge_gateway.uplink.commands import describe_result, parse_command
@@ -80,11 +80,19 @@ class MqttBroker:
         )
         client.pending_calls_threshold = self._delivery.in_flight + _MOST_COMMANDS_AT_ONCE
         command_topic = self._settings.command_topic.format(gateway=self._gateway)
+        # Shielded, because it runs in a thread that nobody can stop: it is hung up on when it is through. Otherwise a
+        # connection that comes up late would live on, and take the place of a newer one under the same client id.
+        connecting = asyncio.create_task(client.__aenter__(), name="uplink-connect")
+        is_connected = False
         try:
             async with asyncio.timeout(self._delivery.connect_timeout_s):
-                await client.__aenter__()
+                await asyncio.shield(connecting)
+            is_connected = True
         except (aiomqtt.MqttError, TimeoutError) as error:
             raise self._refusal(error) from error
+        finally:
+            if not is_connected:
+                connecting.add_done_callback(client.hang_up)
         try:
             try:
                 await client.subscribe(command_topic, qos=1)
@@ -111,10 +119,15 @@ class MqttBroker:
             return None
         try:
             if path.stat().st_mode & 0o077:
-                raise ConfigError("can be read by others", where=str(path), remedy=f"chmod go-rwx {path}")
+                raise UplinkRefused("can be read by others", where=str(path), remedy=f"chmod go-rwx {path}")
             return path.read_text().rstrip("\n")
         except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+            raise UplinkRefused(
+                f"cannot be read: {error.strerror}", where=str(path), remedy="Give a password_file the gateway can read"
+            ) from error
+        except UnicodeDecodeError:
+            # Without its cause, which holds what is in the file.
+            raise UplinkRefused("is not UTF-8 text", where=str(path), remedy="Save the password as UTF-8") from None
 
     def _refusal(self, error: Exception) -> UplinkError:
         if isinstance(error, MqttConnectError) and isinstance(error.rc, int):
@@ -128,11 +141,20 @@ class MqttBroker:
 
 
 class _PromptClient(aiomqtt.Client):
-    """Writes a packet in the loop's next turn.
+    """Writes a packet in the loop's next turn, and can be hung up on.
 
     aiomqtt goes to the loop as if from another thread and waits for the socket to be writable, which it nearly always
     is: six system calls and two turns of the loop for each message. Only what the socket does not take waits.
     """
+
+    def hang_up(self, connecting: asyncio.Task[aiomqtt.Client]) -> None:
+        """End what is left of a failed attempt to connect, of which nobody wants to hear any more.
+
+        aiomqtt leaves open what paho has opened.
+        """
+        if not connecting.cancelled():
+            connecting.exception()
+        self._client.disconnect()
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         try:

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +61,7 @@ class Absence:
 
 
 class GatewayProcess:
-    """`edge-gateway run`, started, watched and ended. Use it as an async context manager; leaving kills what still runs.
+    """`edge-gateway run`, started, watched and ended. An async context manager: leaving kills what still runs.
 
     Args:
         config: the configuration file.
@@ -152,7 +152,9 @@ class GatewayProcess:
         self._process = None
         return Ended(code, took_s)
 
-    async def event(self, name: str, *, since: int = 0, within_s: float = PATIENCE_S, **fields: object) -> dict[str, Any]:
+    async def event(
+        self, name: str, *, since: int = 0, within_s: float = PATIENCE_S, **fields: object
+    ) -> dict[str, Any]:
         """Wait for a log event, and return it.
 
         Args:
@@ -186,17 +188,14 @@ class GatewayProcess:
     async def status_where(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Ask for the status until it is as wanted, and return it. It is asked for because it is not announced."""
         status: dict[str, Any] = {}
-
-        async def look() -> dict[str, Any] | None:
-            nonlocal status
-            with contextlib.suppress(GatewayError):  # starting, or just being killed
-                status = await self.status()
-                if condition(status):
-                    return status
-            return None
-
         try:
-            return await _poll(look)
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    with contextlib.suppress(GatewayError):  # it is just starting
+                        status = await self.status()
+                        if condition(status):
+                            return status
+                    await asyncio.sleep(_LOOK_EVERY_S)
         except TimeoutError:
             gist = {key: status.get(key) for key in ("queue", "account", "buffer", "uplink", "faults")}
             raise AssertionError(f"the status never was as wanted; last: {gist}; it logged {self.told()}") from None
@@ -223,13 +222,6 @@ class GatewayProcess:
                     self.absences[-1].to_s.setdefault(event["link"], asyncio.get_running_loop().time())
             self._news.set()
         self._news.set()
-
-
-async def _poll(look: Callable[[], Awaitable[dict[str, Any] | None]]) -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE_S):
-        while (found := await look()) is None:
-            await asyncio.sleep(_LOOK_EVERY_S)
-    return found
 
 
 async def edge_gateway(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:

@@ -204,9 +204,7 @@ async def open_broker_site(
             "port": network.port,
             "ca_file": str(directory / "ca.pem"),
         }
-        config = write_config(
-            directory, uplink=uplink, links=sensor_links(directory, sensors), **{**QUICK, **sections}
-        )
+        config = write_config(directory, uplink=uplink, links=sensor_links(directory, sensors), **{**QUICK, **sections})
         async with GatewayProcess(config) as gateway:
             yield BrokerSite(directory, bank, gateway, receiver, network)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from edge_gateway.testbench import LocalAuthority
 
-from .site import open_site
+from .gateway_process import edge_gateway
+from .site import open_site, write_config
 
 SENSORS = 4
 
@@ -41,3 +42,14 @@ async def test_a_replayed_capture_gives_the_same_readings(tmp_path: Path, author
         assert (await replayed.gateway.stop()).code == 0
         assert replayed.verdict() == []
     assert replayed.receiver.frames == recorded.receiver.frames
+
+
+async def test_a_capture_that_is_not_there_ends_the_gateway(tmp_path: Path) -> None:
+    """3, with the file's name and what to do: a link that can never give anything is a mistake and no outage."""
+    links = [{"name": "bench", "port": {"replay": "gone.jsonl"}, "profile": "reference-climate"}]
+    config = write_config(tmp_path, uplink={"kind": "mqtt", "host": "127.0.0.1"}, links=links)
+    code, output, errors = await edge_gateway("run", "--config", str(config))
+    assert (code, output) == (3, "")
+    assert errors.startswith(
+        f"error: {tmp_path / 'gone.jsonl'}: the capture cannot be read: No such file or directory."
+    )

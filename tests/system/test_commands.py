@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import orjson
 import pytest
 
+from edge_gateway.records import Value
 from edge_gateway.testbench import LocalAuthority
 
 from .feeder import Manners
@@ -29,8 +31,15 @@ async def site(tmp_path_factory: pytest.TempPathFactory, authority: LocalAuthori
         assert site.verdict() == []
 
 
-def set_relay(device: str, state: int = 1) -> dict[str, object]:
+def set_relay(device: str, state: int = 1) -> dict[str, Value]:
     return {"device": device, "command": "set-relay", "arguments": {"state": state}}
+
+
+async def call(site: HubSite, payload: Mapping[str, Value], method: str = "command") -> tuple[int, dict[str, Any]]:
+    """Call a direct method as a cloud service does; return the status and the answer's payload."""
+    response = await site.hub.invoke_method(GATEWAY, method, payload, timeout_s=20)
+    assert isinstance(response.payload, dict)
+    return response.status, response.payload
 
 
 async def test_a_direct_method_returns_what_became_of_the_command(site: HubSite) -> None:
@@ -42,24 +51,25 @@ async def test_a_direct_method_returns_what_became_of_the_command(site: HubSite)
         (refusing, 409, "refused"),
         (mute, 504, "no-answer"),
     ):
-        response = await site.hub.invoke_method(GATEWAY, "command", set_relay(sensor.name), timeout_s=20)
-        assert (response.status, response.payload["status"]) == (status, word)
+        answer = await call(site, set_relay(sensor.name))
+        assert (answer[0], answer[1]["status"]) == (status, word)
         assert sensor.commands == [(SET_RELAY, 1)]
 
 
 async def test_a_direct_method_that_cannot_be_carried_out_says_why(site: HubSite) -> None:
     """400 with what would do instead, and no sensor hears of it; 404 for a method that there is not."""
-    for payload, reason in (
+    wrong: Sequence[tuple[Mapping[str, Value], str]] = (
         (set_relay("sensor-99"), "there is no device 'sensor-99'"),
         (set_relay("sensor-01", state=2), "state"),
         ({"device": "sensor-01", "command": "self-destruct"}, "self-destruct"),
         ({"device": "sensor-01"}, "needs 'command'"),
-    ):
-        response = await site.hub.invoke_method(GATEWAY, "command", payload, timeout_s=20)
-        assert response.status == 400
-        assert reason in response.payload["detail"]
-    response = await site.hub.invoke_method(GATEWAY, "reboot", {}, timeout_s=20)
-    assert response.status == 404
+    )
+    for payload, reason in wrong:
+        status, answer = await call(site, payload)
+        assert status == 400
+        assert reason in answer["detail"]
+    status, answer = await call(site, {}, method="reboot")
+    assert (status, answer["detail"]) == (404, "there is only the method 'command'")
     assert not any(sensor.commands for sensor in site.sensors)
 
 

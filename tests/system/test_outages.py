@@ -13,7 +13,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,9 +25,9 @@ import pytest_asyncio
 from edge_gateway.assembly import BUFFER_FILE
 from edge_gateway.testbench import LocalAuthority, ProxyMode
 
-from .gateway_process import STOP_WITHIN_S
+from .gateway_process import STOP_WITHIN_S, edge_gateway
 from .receiver import verdict
-from .site import QUICK, Site, open_broker_site, open_site
+from .site import QUICK, Site, open_broker_site, open_site, sensor_links, write_config
 
 AT_ONCE: Final = 3
 """Sites that run at the same time. One takes about a quarter of a core, and there may be only two."""
@@ -37,7 +37,7 @@ LIBFAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), 
 
 Scenario: TypeAlias = Callable[[Path, LocalAuthority], Awaitable[None]]
 
-FIELD: Final = {"buffer": {"max_message_age_s": 0.2}, "delivery": {}}
+FIELD: Final[Mapping[str, Any]] = {"buffer": {"max_message_age_s": 0.2}, "delivery": {}}
 """The pauses and time-outs that a gateway in the field has."""
 
 
@@ -84,7 +84,7 @@ async def silent_for_60_s(directory: Path, authority: LocalAuthority) -> None:
         mark = len(site.gateway.events)
         site.network.mode = ProxyMode.SILENT
         await asyncio.sleep(60)
-        lost = await site.gateway.event("uplink.disconnected", since=mark)
+        lost = await site.gateway.event("uplink.disconnected", since=mark, within_s=1)
         assert lost["refused"] is False
         site.network.mode = ProxyMode.PASS
         site.network.reset()
@@ -118,7 +118,7 @@ async def hub_down_for_20_s(directory: Path, authority: LocalAuthority) -> None:
         site.hub.refuse(True)
         site.hub.drop_connections()
         await asyncio.sleep(10)
-        lost = await site.gateway.event("uplink.disconnected", since=mark)
+        lost = await site.gateway.event("uplink.disconnected", since=mark, within_s=1)
         assert lost["refused"] is False
         await stop_under_load(site)
         await site.gateway.start_reading()
@@ -127,6 +127,17 @@ async def hub_down_for_20_s(directory: Path, authority: LocalAuthority) -> None:
         site.hub.refuse(False)
         await site.gateway.event("uplink.connected", since=mark)
         await finish(site, at_least=4_000)
+
+
+async def stopped_under_load(directory: Path, authority: LocalAuthority) -> None:
+    """SIGTERM while frames come, with all well, again and again: it takes no frame that was read, and no time."""
+    async with open_site(directory, authority) as site:
+        for records in (200, 400, 600):
+            await site.gateway.start_reading()
+            await site.receiver.grows(records)
+            await stop_under_load(site)
+            assert site.verdict() == []
+        assert site.receiver.account.repeated_messages == 0
 
 
 async def stopped_while_silent(directory: Path, authority: LocalAuthority) -> None:
@@ -236,8 +247,25 @@ async def disk_full_for_a_while(directory: Path, authority: LocalAuthority) -> N
             assert rejected > 0, "all found room in memory: the disk was not full for long enough"
 
 
+async def cannot_start_for_the_first_time(directory: Path, data_directory: Path) -> None:
+    """Where there is no store yet and no room for one, a gateway cannot keep anything, and says so."""
+    directory.mkdir()
+    config = write_config(
+        directory,
+        uplink={"kind": "mqtt", "host": "127.0.0.1"},
+        links=sensor_links(directory, 1),
+        data_directory=data_directory,
+    )
+    code, _, errors = await edge_gateway("run", "--config", str(config))
+    assert code == 3
+    assert "the disk is full. Free some space" in errors
+
+
 async def disk_full_at_start(directory: Path, authority: LocalAuthority) -> None:
-    """On a full disk the gateway starts, delivers what is queued, says what is wrong, stops in time, and goes on later."""
+    """On a full disk the gateway starts if it has a store, delivers what is queued, and says what is wrong.
+
+    It stops in time, too, and goes on when there is space again.
+    """
     with small_disk(directory) as disk:
         async with open_site(directory, authority, data_directory=disk / "data") as site:
             site.network.mode = ProxyMode.REFUSE
@@ -246,6 +274,7 @@ async def disk_full_at_start(directory: Path, authority: LocalAuthority) -> None
             await stop_under_load(site)
             site.network.mode = ProxyMode.PASS
             with filled(disk):
+                await cannot_start_for_the_first_time(directory / "another", disk / "another")
                 mark = len(site.gateway.events)
                 await site.gateway.start_reading()
                 await site.receiver.grows(400)
@@ -314,13 +343,14 @@ SCENARIOS: Final[list[Scenario]] = [
     hub_down_for_20_s,
     broker_behind_a_bad_network,
     stopped_while_silent,
+    stopped_under_load,
     clock_stepped_by_a_day,
     disk_full_for_a_while,
     disk_full_at_start,
     unconfirmed_at_a_kill,
 ]
 
-_MISSING: Final = {
+_MISSING: Final[Mapping[Scenario, str]] = {
     broker_behind_a_bad_network: ""
     if shutil.which("mosquitto") and shutil.which("mosquitto_sub")
     else "mosquitto and mosquitto_sub, from the packages mosquitto and mosquitto-clients",
@@ -357,13 +387,9 @@ async def running(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(
-    "scenario", [pytest.param(each, id=each.__name__, marks=_marks(each)) for each in SCENARIOS]
-)
-async def test_nothing_acknowledged_is_lost(
-    scenario: Scenario, running: dict[Scenario, asyncio.Task[None]]
-) -> None:
-    """Nothing acknowledged is lost, nothing is repeated after the receiver's filter, and each device keeps its order."""
+@pytest.mark.parametrize("scenario", [pytest.param(each, id=each.__name__, marks=_marks(each)) for each in SCENARIOS])
+async def test_nothing_acknowledged_is_lost(scenario: Scenario, running: dict[Scenario, asyncio.Task[None]]) -> None:
+    """Nothing acknowledged is lost, nothing comes twice after the receiver's filter, and each device keeps order."""
     await running[scenario]
 
 
