@@ -136,6 +136,7 @@ class PtyLine:
             self.unsent += 1
             return False
         self._rest = data[taken:]
+        self._look_later()
         return True
 
     def plug_in(self) -> None:
@@ -164,10 +165,12 @@ class PtyLine:
         self._close(fd)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         os.close(fd)
 
     def _look(self) -> None:
-        """Do what no event of the loop would call for, and come back while there is something left to do."""
+        """Do what no event of the loop would call for."""
+        self._timer = None
         if self._fd is None:
             return
         if self._watched:
@@ -177,7 +180,11 @@ class PtyLine:
         else:
             self._watched = True
             asyncio.get_running_loop().add_reader(self._fd, self._on_readable, self._fd)
-        if self._rest or not self._watched:
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """Look again soon, if there is something to look for: an opening, or room for the rest of a write."""
+        if self._timer is None and (self._rest or not self._watched):
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
     def _on_readable(self, fd: int) -> None:
@@ -187,7 +194,7 @@ class PtyLine:
             return
         except OSError:  # EIO: nobody has the port open any more
             self._close(fd)
-            self._look()
+            self._look_later()
             return
         if packet[0] == _PACKET_DATA:
             self._on_bytes(packet[1:])

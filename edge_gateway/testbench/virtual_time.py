@@ -31,6 +31,9 @@ START_NS: Final = EARLIEST_PLAUSIBLE_NS + 100 * 86_400 * NS_PER_S
 _GRACE_S: Final = 0.001
 """Real time given to the kernel before the clock jumps: it moves a pseudo-terminal's bytes in a worker of its own."""
 
+_RESOLUTION_S: Final = 1e-6
+"""Timers closer together than this fire at once, in order. Enough for two centuries of virtual time."""
+
 
 class _JumpingSelector(selectors.EpollSelector):
     now_s = 0.0
@@ -52,6 +55,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
+        # The loop takes a timer for due if it lies less than this ahead. Its own nanosecond is lost in a float beyond
+        # some months, and a timer that is due exactly now would then wait for ever.
+        self._clock_resolution = _RESOLUTION_S
 
     def time(self) -> float:
         """Seconds since the loop was made, by its own clock."""

@@ -242,7 +242,8 @@ async def disk_full_for_a_while(directory: Path, authority: LocalAuthority) -> N
                 await site.gateway.status_where(lambda status: readings(status) > read + 400)
             await site.gateway.event("intake.recovered", since=mark)
             site.network.mode = ProxyMode.PASS
-            await finish(site, at_least=600)
+            await site.receiver.grows(400)
+            await finish(site, at_least=800)
             rejected = sum(account.rejected for account in site.gateway.ledger().values())
             assert rejected > 0, "all found room in memory: the disk was not full for long enough"
 
