@@ -75,6 +75,8 @@ class LengthPrefixedFraming(Settings):
     """Added to the length field's value to get the bytes that follow the field."""
     max_frame_bytes: MaxFrameBytes = 1024
     """The largest frame let through, without delimiters and stuffing; what is longer is counted and skipped."""
+    silence_s: float = Field(default=1.0, gt=0, le=60)
+    """A pause after which a half-received frame is given up, and a frame inside it is looked for."""
 
 
 class FixedFraming(Settings):

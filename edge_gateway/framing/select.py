@@ -48,6 +48,7 @@ def make_framer(settings: FramingSettings) -> Framer:
                 endian=settings.endian,
                 length_adds=settings.length_adds,
                 max_frame_bytes=settings.max_frame_bytes,
+                silence_s=settings.silence_s,
             )
         case FixedFraming():
             return FixedFramer(
