@@ -42,5 +42,5 @@ def configure_log(
     # The libraries below us log through the standard library, some of them with payloads. Only what goes wrong
     # in a way they cannot report by an exception is let through.
     logging.basicConfig(stream=stream or sys.stderr, level=logging.ERROR, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("azure").setLevel(logging.CRITICAL)
-    logging.getLogger("mqtt").setLevel(logging.CRITICAL)
+    for library in ("azure", "mqtt", "paho"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

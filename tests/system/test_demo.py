@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import pty
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import pytest
 
 ENDS_WITHIN_S = 100.0
 SEES_WITHIN_S = 60.0
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
 DEMO = (sys.executable, "-m", "edge_gateway", "demo")
 
 
@@ -118,7 +122,7 @@ def test_the_live_view_fits_a_small_terminal_and_obeys_its_keys(temporary: Path)
         terminal.press("u")
         terminal.wait_for("plug in climate-1", "climate-1 is unplugged")
         terminal.press("c")
-        terminal.wait_for("cut", "restore link")
+        terminal.wait_for("restore link")
         terminal.press("uc")
         terminal.wait_for("the link to the hub is back")
         terminal.press("k")
@@ -149,22 +153,27 @@ class Terminal:
     """A program on a terminal of 80 by 24 characters."""
 
     def __init__(self, command: list[str], temporary: Path) -> None:
-        self._command = command
-        self._temporary = temporary
-        self._unseen = ""
+        self._fd, far_end = os.openpty()
+        fcntl.ioctl(far_end, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        self._process = subprocess.Popen(
+            command,
+            env=os.environ | {"TMPDIR": str(temporary), "TERM": "xterm-256color", "PYTHONUTF8": "1"},
+            stdin=far_end,
+            stdout=far_end,
+            stderr=far_end,
+            start_new_session=True,
+        )
+        os.close(far_end)
+        self._unseen = b""
 
-    def __enter__(self) -> Terminal:
-        self._pid, self._fd = pty.fork()
-        if not self._pid:
-            size = {"COLUMNS": "80", "LINES": "24", "TERM": "xterm-256color", "NO_COLOR": "1", "PYTHONUTF8": "1"}
-            os.execve(self._command[0], self._command, os.environ | size | {"TMPDIR": str(self._temporary)})
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        self._process.wait(ENDS_WITHIN_S)
         os.close(self._fd)
-        with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            os.kill(self._pid, signal.SIGTERM)
-            os.waitpid(self._pid, 0)
 
     def press(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
@@ -172,13 +181,16 @@ class Terminal:
     def wait_for(self, *texts: str) -> None:
         """Wait until each of the texts has been seen since the last wait."""
         ends_s = time.monotonic() + SEES_WITHIN_S
-        while missing := [text for text in texts if text not in self._unseen]:
-            assert time.monotonic() < ends_s, f"{missing} not in {self._unseen[-4000:]}"
+        while missing := [text for text in texts if text not in self._text()]:
+            assert time.monotonic() < ends_s, f"{missing} not in {self._text()[-4000:]}"
             if select.select([self._fd], [], [], 0.1)[0]:
                 with contextlib.suppress(OSError):  # EIO: it has ended, and all it wrote has been read
-                    self._unseen += os.read(self._fd, 65_536).decode(errors="replace")
-        self._unseen = ""
+                    self._unseen += os.read(self._fd, 65_536)
+        self._unseen = b""
 
     def exit_code(self) -> int:
-        _, status = os.waitpid(self._pid, 0)
-        return os.waitstatus_to_exitcode(status)
+        return self._process.wait(ENDS_WITHIN_S)
+
+    def _text(self) -> str:
+        """What came, without colours."""
+        return _STYLES.sub("", self._unseen.decode(errors="replace"))

@@ -177,8 +177,10 @@ def test_faults_are_read_in_the_order_of_time() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["cut", "cut@", "cut@3", "cut@6-3", "cut@3-3", "kill@3-4", "kill@-1", "kill@nan", "kill@inf", "cut@0-nan"]
-    + ["restore@3", "plug-in@3-4", "burn@3", "cut@1-3,cut@2-4", "@3"],
+    [
+        *("cut", "cut@", "cut@3", "cut@6-3", "cut@3-3", "kill@3-4", "kill@-1", "kill@nan", "kill@inf", "cut@0-nan"),
+        *("restore@3", "plug-in@3-4", "burn@3", "cut@1-3,cut@2-4", "@3"),
+    ],
 )
 def test_a_fault_that_cannot_be_read_is_refused_with_an_example(text: str) -> None:
     """The error names the part and shows what would do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -84,15 +84,9 @@ class SimulatedHub:
         finally:
             self.session = None
 
-    async def until_arrived(self, *ids: str) -> None:
-        """Wait until messages of these ids have been confirmed."""
-        while not set(ids) <= set(self.confirmed):
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def until_confirmed(self, count: int) -> None:
-        """Wait until that many different messages have been confirmed."""
-        while len(set(self.confirmed)) < count:
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; it is judged again whenever the hub notices something."""
+        while not condition():
             self._changed.clear()
             await self._changed.wait()
 

@@ -45,27 +45,34 @@ NOTHING_COMES_DOWN = Downlink(_no_command, _no_result, _no_desired, dict)
 
 
 class CheckingBuffer(DurableBuffer):
-    """Complains about a message that is settled before the hub has confirmed it."""
+    """Complains about a message that is settled before the hub has confirmed it, and knows when all are."""
 
     hub: SimulatedHub
+    unsettled = 0
+
+    async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
+        self.unsettled += len(records)
+        await super().append(records, rejected)
 
     def settle(self, message: Message) -> None:
         assert message.id in self.hub.confirmed
+        self.unsettled -= message.records
         super().settle(message)
+        self.hub.note()
 
 
 @dataclass
 class Bench:
     hub: SimulatedHub
-    buffer: DurableBuffer
+    buffer: CheckingBuffer
     delivery: Delivery
 
     async def append(self, count: int, device: str = "a") -> None:
         await self.buffer.append([Reading(device, "climate", 0, {"x": number}) for number in range(count)])
 
     async def settled(self) -> None:
-        """Wait until nothing is queued."""
-        await self.buffer.emptied()
+        """Wait until all that was appended has been confirmed and settled."""
+        await self.hub.until(lambda: not self.buffer.unsettled)
 
 
 @asynccontextmanager
@@ -131,7 +138,7 @@ def test_as_many_are_in_flight_as_configured(in_flight: int) -> None:
 
     async def test(bench: Bench) -> None:
         await bench.append(300)
-        await bench.hub.until_confirmed(200)
+        await bench.hub.until(lambda: len(bench.hub.confirmed) >= 200)
         assert bench.hub.session is not None
         assert bench.hub.session.most_in_flight == in_flight
         assert bench.delivery.status.in_flight <= in_flight
@@ -158,7 +165,7 @@ def test_the_status_tells_what_is_going_on() -> None:
         await asyncio.sleep(0.2)
         assert (status.connected, status.fault) == (False, "simulated://hub: wrong key. Check the key")
         await bench.append(1)
-        await bench.hub.until_confirmed(1)
+        await bench.settled()
         assert (status.connected, status.fault, status.sessions) == (True, "", 1)
         assert status.since_s == pytest.approx(bench.hub.attempts_at_s[1] + 0.1)
 
@@ -293,7 +300,7 @@ def test_a_stop_in_the_middle_is_clean() -> None:
 
     async def test(bench: Bench) -> None:
         await bench.append(10)
-        await bench.hub.until_confirmed(3)
+        await bench.hub.until(lambda: len(bench.hub.confirmed) >= 3)
 
     on_bench(test, Life(Fate.NEVER, confirm_after_s=1.0))
 
