@@ -4,6 +4,9 @@ One thread waits for the ports and the TLS socket. Each turn decodes what has co
 publishes it; what the broker confirmed is deleted in the next turn's transaction. No configuration, profiles, rules,
 accounts, lanes, commands or reconnecting. What the gateway takes more than this is the price of all that.
 
+Readings are stored a row each, as one would write it first. `--store messages` stores a row for each message instead,
+as the gateway does: the tightest limit we know.
+
 It keeps the gateway's promise as far as the benchmark looks: durable before it is sent, deleted only after PUBACK, and
 sent again after a crash.
 """
@@ -101,14 +104,16 @@ class _Ports:
 class _Messages:
     """The store and the broker: readings to confirmed messages."""
 
-    def __init__(self, directory: Path, broker_port: int, ca_file: Path) -> None:
+    def __init__(self, directory: Path, broker_port: int, ca_file: Path, *, row_per_message: bool) -> None:
+        self._row_per_message = row_per_message
         self._db = sqlite3.connect(directory / "handwritten.db", isolation_level=None)
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS message(id INTEGER PRIMARY KEY, records INTEGER, body BLOB)")
-        self._sent: dict[int, tuple[int, int]] = {}  # by packet id: the message's id and how many records it has
-        self.deletable: list[tuple[int]] = []
+        self._db.execute("CREATE TABLE IF NOT EXISTS record(id INTEGER PRIMARY KEY, records INTEGER, body BLOB)")
+        self._sent: dict[int, tuple[int, int, int]] = {}
+        """By packet id: the first and the last row, and how many records."""
+        self.deletable: list[tuple[int, int]] = []
         self._confirmed_records = 0
         self._progress = os.open(directory / "confirmed", os.O_WRONLY | os.O_CREAT, 0o600)
         self._client = mqtt.Client("handwritten-loop")
@@ -118,10 +123,10 @@ class _Messages:
         self._client.connect("localhost", broker_port, keepalive=15)
         while not self._client.is_connected():
             self._client.loop(0.1)
-        broker = self._client.socket()
-        assert isinstance(broker, ssl.SSLSocket)
-        self.socket = broker
-        unsent = list(self._db.execute("SELECT id, records, body FROM message ORDER BY id"))
+        tls = self._client.socket()
+        assert isinstance(tls, ssl.SSLSocket)
+        self.socket = tls
+        unsent = list(self._db.execute("SELECT id, records, body FROM record ORDER BY id"))
         self._ids = count(unsent[-1][0] + 1 if unsent else 1)
         self._publish(unsent)
 
@@ -134,23 +139,30 @@ class _Messages:
         return self._client.want_write()
 
     def append(self, readings: list[dict[str, Any]]) -> None:
-        parts = [readings[at : at + _RECORDS_PER_MESSAGE] for at in range(0, len(readings), _RECORDS_PER_MESSAGE)]
-        rows = [(next(self._ids), len(part), orjson.dumps(part)) for part in parts]
+        if self._row_per_message:
+            parts = [readings[at : at + _RECORDS_PER_MESSAGE] for at in range(0, len(readings), _RECORDS_PER_MESSAGE)]
+            rows = [(next(self._ids), len(part), orjson.dumps(part)) for part in parts]
+        else:
+            rows = [(next(self._ids), 1, orjson.dumps(reading)) for reading in readings]
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT INTO message VALUES (?, ?, ?)", rows)
-        self._db.executemany("DELETE FROM message WHERE id = ?", self.deletable)
+        self._db.executemany("INSERT INTO record VALUES (?, ?, ?)", rows)
+        self._db.executemany("DELETE FROM record WHERE id BETWEEN ? AND ?", self.deletable)
         self._db.execute("COMMIT")
         self.deletable.clear()
         self._publish(rows)
 
     def _publish(self, rows: list[tuple[int, int, bytes]]) -> None:
-        for message_id, records, body in rows:
-            packet = self._client.publish(f"edge-gateway/handwritten/normal/h{message_id}", body, qos=1)
-            self._sent[packet.mid] = (message_id, records)
+        rows_per_message = 1 if self._row_per_message else _RECORDS_PER_MESSAGE
+        for at in range(0, len(rows), rows_per_message):
+            part = rows[at : at + rows_per_message]
+            first, last, records = part[0][0], part[-1][0], sum(row[1] for row in part)
+            body = part[0][2] if self._row_per_message else b"[" + b",".join(row[2] for row in part) + b"]"
+            packet = self._client.publish(f"edge-gateway/handwritten/normal/h{first}", body, qos=1)
+            self._sent[packet.mid] = (first, last, records)
 
     def _on_confirmed(self, _client: mqtt.Client, _userdata: None, packet_id: int) -> None:
-        message_id, records = self._sent.pop(packet_id)
-        self.deletable.append((message_id,))
+        first, last, records = self._sent.pop(packet_id)
+        self.deletable.append((first, last))
         self._confirmed_records += records
 
     def exchange(self, events: int) -> None:
@@ -164,7 +176,7 @@ class _Messages:
         self._client.loop_misc()
 
 
-def run(paths: list[str], directory: Path, broker_port: int, ca_file: Path) -> None:
+def run(paths: list[str], directory: Path, broker_port: int, ca_file: Path, *, row_per_message: bool) -> None:
     """Forward what the ports bring until SIGTERM; the file `confirmed` holds how many records the broker has.
 
     Args:
@@ -172,10 +184,11 @@ def run(paths: list[str], directory: Path, broker_port: int, ca_file: Path) -> N
         directory: for the store and `confirmed`, a little-endian u64.
         broker_port: of an MQTT broker on this machine.
         ca_file: whom to trust (PEM).
+        row_per_message: store a row for each message instead of one for each reading.
     """
     stopped_by: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped_by.append(number))
-    messages = _Messages(directory, broker_port, ca_file)
+    messages = _Messages(directory, broker_port, ca_file, row_per_message=row_per_message)
     ports = _Ports(paths)
     broker_only, all_of_them = selectors.DefaultSelector(), selectors.DefaultSelector()
     for selector in (broker_only, all_of_them):
@@ -205,6 +218,13 @@ if __name__ == "__main__":
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--broker-port", type=int, required=True)
     parser.add_argument("--ca-file", type=Path, required=True)
+    parser.add_argument("--store", choices=["readings", "messages"], default="readings")
     parser.add_argument("ports", nargs="+")
     arguments = parser.parse_args()
-    run(arguments.ports, arguments.directory, arguments.broker_port, arguments.ca_file)
+    run(
+        arguments.ports,
+        arguments.directory,
+        arguments.broker_port,
+        arguments.ca_file,
+        row_per_message=arguments.store == "messages",
+    )

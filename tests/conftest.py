@@ -3,11 +3,15 @@ from __future__ import annotations
 import pytest
 import structlog
 
-from edge_gateway.observability.log import configure_log
+
+def _drop(_: object, __: str, ___: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    raise structlog.DropEvent
 
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet_log() -> None:
-    """Log events of code under test are not interesting, and printing a simulated day of them takes most of its time."""
-    configure_log("error", as_json=False)
-    structlog.configure(cache_logger_on_first_use=False)  # a test may look at events with structlog.testing
+    """Nobody reads the log events of a simulated day, and printing them takes most of its time.
+
+    A test that wants events looks at them with `structlog.testing.capture_logs`.
+    """
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)

@@ -29,8 +29,12 @@ _Done: TypeAlias = Callable[[BufferUnavailable | None], None]
 
 _READ_RETRY_S: Final = 1.0
 
-_AHEAD: Final = 4
-"""Messages read ahead of the taker: enough to hide the hop to the thread, few enough that an alert soon gets past."""
+_AHEAD: Final = 16
+"""Messages read ahead of the taker, at most. While much comes in, a visit to the store first commits all of it; what is
+delivered until the next visit has to be read in this one."""
+
+_AHEAD_BYTES: Final = 2 << 20
+"""The same in bytes."""
 
 
 class Offload(Protocol):
@@ -118,6 +122,8 @@ class DurableBuffer:
         while True:
             for messages in self._ready.values():
                 if messages:
+                    if self._store.may_give and sum(map(len, self._ready.values())) <= _AHEAD // 2:
+                        self._wake.set()
                     return messages.popleft()
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._takers.add(waiting)
@@ -190,7 +196,8 @@ class DurableBuffer:
                 if self._settle_timer is not None:
                     self._settle_timer.cancel()
                     self._settle_timer = None
-            wanted = _AHEAD if self._takers and not any(self._ready.values()) else 0
+            ahead = sum(map(len, self._ready.values()))
+            wanted = _AHEAD - ahead if self._takers or ahead else 0
             turn = _Turn(writes, rewind, wanted, loop.time(), wait_for_more=not self._draining)
             if writes or rewind or (wanted and self._store.may_give):
                 await self._offload(partial(turn.run, self._store))
@@ -275,7 +282,7 @@ class _Turn:
         if self.rewind:
             store.rewind()
         try:
-            while len(self.messages) < self.wanted:
+            while len(self.messages) < self.wanted and sum(len(each.body) for each in self.messages) < _AHEAD_BYTES:
                 match store.take(self.now_s, wait_for_more=self.wait_for_more):
                     case Message() as message:
                         self.messages.append(message)

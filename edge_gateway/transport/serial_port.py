@@ -90,7 +90,7 @@ class SerialPort:
         path: str | None = None,
         usb: UsbMatch | None = None,
         retry_s: float = 0.5,
-        held_bytes: int = 262_144,
+        held_bytes: int = 32_768,
         list_ports: PortLister = system_ports.comports,
         read_line_errors: Callable[[int], LineErrors | None] = read_line_errors,
     ) -> None:

@@ -1,7 +1,7 @@
 """What a command and its outcome look like in JSON, the same for every way down: method, C2D message, MQTT topic.
 
 ```json
-{"device": "boiler-room", "command": "set-relay", "arguments": {"on": 1}}
+{"device": "boiler-room", "command": "set-relay", "arguments": {"state": 1}}
 {"status": "acknowledged", "detail": "", "answer": {"status": 0}}
 ```
 """
@@ -36,7 +36,7 @@ def parse_command(payload: bytes | Mapping[str, Any] | None, *, source: str, cor
     Raises:
         CommandInvalid: it is no JSON object of the form above; the text says what is wrong.
     """
-    example = 'Send {"device": "boiler-room", "command": "set-relay", "arguments": {"on": 1}}'
+    example = 'Send {"device": "boiler-room", "command": "set-relay", "arguments": {"state": 1}}'
     if isinstance(payload, bytes):
         if len(payload) > LARGEST_COMMAND_BYTES:
             raise CommandInvalid(f"is larger than {LARGEST_COMMAND_BYTES} bytes", where="command", remedy=example)

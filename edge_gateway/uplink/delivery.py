@@ -62,8 +62,13 @@ class Delivery:
 
     async def run(self) -> None:
         """Deliver, and connect again whenever the session ends."""
+        task = asyncio.current_task()
         while True:
             error = await self._session()
+            if task is not None and task.cancelling():
+                # Before Python 3.13 a task group that fails in the moment it is cancelled forgets that it was:
+                # https://github.com/python/cpython/issues/116720
+                raise asyncio.CancelledError
             self._buffer.rewind()
             pause_s = 0.0 if error.planned else self._backoff.next_s()
             self._went_down(error, pause_s)

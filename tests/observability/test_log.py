@@ -21,13 +21,12 @@ LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
     """Logging belongs to the whole process: put it back."""
-    root = logging.getLogger()
-    level = root.level
+    configured, level = structlog.get_config(), logging.getLogger().level
+    levels = {name: logging.getLogger(name).level for name in ("azure", "mqtt", "paho")}
     yield
-    root.setLevel(level)
-    for name in ("azure", "mqtt"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+    structlog.configure(**configured)
+    for name, each in {"": level, **levels}.items():
+        logging.getLogger(name).setLevel(each)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -110,9 +109,9 @@ def test_libraries_below_are_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own, which a gateway does not have
     stream = io.StringIO()
     configure_log("debug", as_json=True, stream=stream)
-    for name in ("azure.iot.device", "mqtt", "asyncio", "other"):
+    for name in ("azure.iot.device", "mqtt", "paho", "asyncio", "other"):
         logging.getLogger(name).warning("payload %s", "secret")
-    for name in ("azure.iot.device", "mqtt"):
+    for name in ("azure.iot.device", "mqtt", "paho"):
         logging.getLogger(name).error("payload %s", "secret")
     assert stream.getvalue() == ""
     logging.getLogger("asyncio").error("Task exception was never retrieved")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from edge_gateway.config.model import ThresholdRule
 from edge_gateway.errors import ConfigError
 from edge_gateway.records import Reading
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
+from tests.log_events import log_events
 
 VOCABULARY = {
     "climate": Vocabulary(frozenset({"temperature", "humidity"}), frozenset({"set-relay"})),
@@ -239,7 +239,7 @@ def test_null_is_kept_over_a_restart_too() -> None:
 
 def test_a_kept_list_that_no_longer_fits_leaves_the_configuration_in_force() -> None:
     """After a change of the links a kept list may be wrong: the gateway starts all the same, and says so."""
-    with capture_logs() as logs:
+    with log_events() as logs:
         rules = rule_set(HOT, disk=Disk([COLD | {"profile": "gone"}]))
     assert kinds(rules, temperature=31) == [("hot", "alert-raised")]
     assert rules.reported()["ac"] == 400
@@ -251,7 +251,7 @@ def test_a_full_disk_does_not_keep_rules_from_being_in_force() -> None:
     disk = Disk()
     disk.is_full = True
     rules = rule_set(HOT, disk=disk)
-    with capture_logs() as logs:
+    with log_events() as logs:
         desire(rules, [COLD], version=2)
     assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["rules.unsaved"]
     assert rules.reported() == {"value": ["cold"], "ac": 200, "av": 2, "ad": ""}

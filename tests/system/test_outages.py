@@ -95,15 +95,18 @@ async def silent_for_60_s(directory: Path, authority: LocalAuthority) -> None:
 async def killed_at_20_moments(directory: Path, authority: LocalAuthority) -> None:
     """SIGKILL at any moment, 20 times on one data directory, loses nothing that was acknowledged."""
     rng = random.Random(20)
-    acknowledged = 0
+    acknowledged, runs_with_records = 0, 0
     async with open_site(directory, authority) as site:
         for _ in range(20):
             await site.gateway.start_reading()
             await asyncio.sleep(rng.uniform(0.3, 1.5))
             await site.gateway.kill()
             received = sum(account.received for account in site.gateway.ledger().values())
-            assert received > acknowledged, "nothing was acknowledged between two kills: there was nothing to lose"
+            assert received >= acknowledged, "the ledger has forgotten what it had acknowledged"
+            runs_with_records += received > acknowledged
             acknowledged = received
+        # A disk that is busy with other tests may take longer for its first commit than a run lasts.
+        assert runs_with_records >= 15, "most kills had nothing to lose"
         await site.gateway.start_reading()
         await site.settled()
         await finish(site, at_least=acknowledged)

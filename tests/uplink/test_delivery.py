@@ -13,7 +13,6 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from edge_gateway.buffer.durable import DurableBuffer, run_inline
 from edge_gateway.buffer.store import Store
@@ -23,6 +22,7 @@ from edge_gateway.testbench import DeliveryAccount, ReceivedMessage
 from edge_gateway.testbench.virtual_time import run_virtual
 from edge_gateway.uplink import Downlink
 from edge_gateway.uplink.delivery import Delivery
+from tests.log_events import log_events
 
 from .simulated_hub import Fate, Life, SimulatedHub
 
@@ -86,13 +86,10 @@ async def bench(lives: Sequence[Life], delivery: DeliverySettings, records_a_mes
     async with CheckingBuffer(store, settle_within_s=0.25, offload=run_inline) as buffer:
         buffer.hub = hub
         runner = Delivery(hub, buffer, NOTHING_COMES_DOWN, delivery, random.Random(2))
-        running = asyncio.create_task(runner.run())
-        try:
+        async with asyncio.TaskGroup() as group:  # so that a delivery that raises ends the test
+            running = group.create_task(runner.run())
             yield Bench(hub, buffer, runner)
-        finally:
             running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            assert running.cancelled(), running.exception()
 
 
 def on_bench(
@@ -104,7 +101,8 @@ def on_bench(
     """Run a test on virtual time with a hub of these lives."""
 
     async def run() -> None:
-        async with bench(lives, delivery, records_a_message) as made:
+        # Virtual: if nothing will ever happen again, this is what happens next.
+        async with asyncio.timeout(1_000_000), bench(lives, delivery, records_a_message) as made:
             await test(made)
 
     run_virtual(run())
@@ -222,7 +220,7 @@ def test_a_planned_renewal_connects_again_at_once() -> None:
     """A session that ends on purpose is replaced without a pause, a warning or a fault, and nothing is sent twice."""
 
     async def test(bench: Bench) -> None:
-        with capture_logs() as logs:
+        with log_events() as logs:
             await bench.append(5)
             await bench.settled()
         assert pauses_s(bench.hub) == [pytest.approx(0.02, abs=0.011)]
@@ -258,7 +256,7 @@ def test_a_silent_hub_is_given_up_after_the_confirm_time_out() -> None:
     """A link that stays open and says nothing is replaced, and the fault says for how long nothing was confirmed."""
 
     async def test(bench: Bench) -> None:
-        with capture_logs() as logs:
+        with log_events() as logs:
             await bench.append(3)
             await bench.settled()
         assert pauses_s(bench.hub)[0] == pytest.approx(20.75, abs=0.3)
@@ -273,7 +271,7 @@ def test_a_refusal_is_told_rather_than_the_losses_beside_it() -> None:
     """When several messages fail together, the one the hub refused says why."""
 
     async def test(bench: Bench) -> None:
-        with capture_logs() as logs:
+        with log_events() as logs:
             await bench.append(10)
             await bench.settled()
         (lost,) = [each for each in logs if each["event"] == "uplink.disconnected"]
@@ -303,6 +301,17 @@ def test_a_stop_in_the_middle_is_clean() -> None:
         await bench.hub.until(lambda: len(bench.hub.confirmed) >= 3)
 
     on_bench(test, Life(Fate.NEVER, confirm_after_s=1.0))
+
+
+@pytest.mark.parametrize("fate", [Fate.DROPPED, Fate.REJECTS, Fate.RENEWED])
+def test_a_stop_in_the_moment_a_session_is_lost(fate: Fate) -> None:
+    """A gateway that is told to stop just when its session ends stops, and does not connect again."""
+
+    async def test(bench: Bench) -> None:
+        await bench.append(2)
+        await bench.hub.until(lambda: bool(bench.hub.confirmed))
+
+    on_bench(test, Life(fate, confirms=1), delivery=SETTINGS.model_copy(update={"in_flight": 1}))
 
 
 # --- any sequence of faults ----------------------------------------------------------------------------------------

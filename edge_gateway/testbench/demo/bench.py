@@ -76,7 +76,8 @@ class DemoBench:
         self._rng = rng
         self._resources = AsyncExitStack()
         self._sending: list[asyncio.Task[None]] = []
-        self._commands: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Actions and commands under way."""
         self._faults: list[str] = []
         self._unplugged: VirtualSensor | None = None
         self._turn = 0
@@ -222,7 +223,16 @@ class DemoBench:
         self._sending = [asyncio.create_task(sensor.run(), name=f"sensor {sensor.name}") for sensor in self.sensors]
 
     async def act(self, action: Action) -> None:
-        """Do something to the bench; what is so already stays so."""
+        """Do something to the bench; what is so already stays so.
+
+        Done to its end even if the caller is cancelled: a gateway that was killed has to be started again.
+        """
+        task = asyncio.create_task(self._act(action), name=f"demo {action.value}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def _act(self, action: Action) -> None:
         async with self._acting:
             match action:
                 case Action.CUT:
@@ -272,8 +282,8 @@ class DemoBench:
             self._note("no sensor here obeys commands")
             return
         task = asyncio.create_task(self._command(sensor, 0 if sensor.relay_closed else 1), name="hub command")
-        self._commands.add(task)
-        task.add_done_callback(self._commands.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _command(self, sensor: ClimateSensor, state: int) -> None:
         command: dict[str, Value] = {"device": sensor.name, "command": "set-relay", "arguments": {"state": state}}
@@ -297,7 +307,8 @@ class DemoBench:
         await self._cancel(self._sending)
         if self.is_cut:
             await self.act(Action.RESTORE)
-        await asyncio.gather(*self._commands)
+        while self._tasks:  # an action may begin a command
+            await asyncio.gather(*self._tasks)
         if not await self._emptied():
             self._faults.append(f"the gateway's queue was not empty {_EMPTIES_WITHIN_S:g} s after the sensors stopped")
         ended_before = self.gateway.pid is None
@@ -341,7 +352,7 @@ class DemoBench:
             store.close()
 
     async def _end_tasks(self) -> None:
-        await self._cancel([*self._sending, *self._commands])
+        await self._cancel([*self._sending, *self._tasks])
 
     @staticmethod
     async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
