@@ -216,7 +216,7 @@ class Bench:
 @contextmanager
 def running_bench(directory: Path, links: int) -> Iterator[Bench]:
     """Broker and feeder; leaving ends them."""
-    with running_broker(directory) as broker:
+    with running_broker() as broker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=feed, args=(theirs, links, broker.port, broker.ca_file), daemon=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib
+import ssl
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -97,17 +99,18 @@ class IotHub:
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""
-        # Imported when first needed: it takes 0.2 s and 8 MiB, which a gateway with another uplink, or one that has
-        # records to store first, should not pay at start.
-        from azure.iot.device import exceptions
-        from azure.iot.device.aio import IoTHubDeviceClient
-
         loop = asyncio.get_running_loop()
         if self._executor is None:
             # The SDK runs each call on the loop's default executor. One thread there keeps calls in the order they
             # were made, and with it the order of messages.
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="iot-hub")
             loop.set_default_executor(self._executor)
+            # Imported when first needed, and in a thread: it takes 0.2 s and 8 MiB, which a gateway with another
+            # uplink should not pay at all, and in which one that has just started would read no link.
+            await asyncio.to_thread(importlib.import_module, "azure.iot.device.aio")
+        from azure.iot.device import exceptions
+        from azure.iot.device.aio import IoTHubDeviceClient
+
         resource = f"{self._settings.host_name}/devices/{self._settings.device_id}"
         expiry_s = self._clock.now_ns() // NS_PER_S + self._settings.token_lifetime_s
         try:
@@ -115,13 +118,20 @@ class IotHub:
         except KeyStoreError as error:
             # Not the end of the gateway: what the links bring is kept until somebody imports the key.
             raise UplinkRefused(error.what, where=error.where, remedy=error.remedy) from error
-        client = IoTHubDeviceClient.create_from_sastoken(
-            token,
-            server_verification_cert=self._trusted_pem,
-            keep_alive=self._delivery.keep_alive_s,
-            auto_connect=False,
-            connection_retry=False,
-        )
+        try:
+            client = IoTHubDeviceClient.create_from_sastoken(
+                token,
+                server_verification_cert=self._trusted_pem,
+                keep_alive=self._delivery.keep_alive_s,
+                auto_connect=False,
+                connection_retry=False,
+            )
+        except ValueError as error:
+            raise UplinkRefused(
+                "the device SDK does not take the token",
+                where=self.endpoint,
+                remedy="Check host_name, device_id, and this box's clock",
+            ) from error
         client.on_background_exception = _note_background_exception
         session = _HubSession(
             client, downlink, self.endpoint, renew_after_s=self._settings.token_lifetime_s - _RENEW_BEFORE_S
@@ -347,8 +357,11 @@ def _read_pem(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        pem = path.read_text("ascii")
+        # The SDK would find out when it connects, and take an empty text for the system's certificates.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (OSError, ValueError) as error:
         raise ConfigError(
             "cannot be read as PEM", where=str(path), remedy="Give the path of a CA certificate"
         ) from error
+    return pem

@@ -30,7 +30,7 @@ def client_context(
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if certificate_file is not None:
             context.load_cert_chain(certificate_file, private_key_file)
-    except ssl.SSLError as error:
+    except OSError as error:  # ssl.SSLError is one, too
         # OpenSSL names neither the file nor what is wrong with it; it does not matter which of the two it was.
         files = ", ".join(str(path) for path in (ca_file, certificate_file, private_key_file) if path is not None)
         raise ConfigError("cannot be used as PEM certificate or key", where=files) from error

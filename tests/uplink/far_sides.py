@@ -10,16 +10,17 @@ import base64
 import itertools
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import pytest
 
-from edge_gateway.clock import SystemClock
+from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.model import DeliverySettings, IotHubUplink, MqttUplink
+from edge_gateway.errors import UplinkError
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.records import Command, CommandResult, Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, free_loopback_address
@@ -42,6 +43,26 @@ from edge_gateway.uplink.mqtt import MqttBroker
 GATEWAY = "gw-17"
 PASSWORD = "correct horse"  # of a broker that lives as long as a test
 QUICK = DeliverySettings(in_flight=8, confirm_timeout_s=5, keep_alive_s=5, connect_timeout_s=10)
+
+
+T = TypeVar("T")
+
+TIME_LIMIT_S = 30.0
+"""Far beyond what anything here takes, so that a fault fails a test and does not hang it."""
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """Wait, within the time limit."""
+    async with asyncio.timeout(TIME_LIMIT_S):
+        return await awaitable
+
+
+async def failure_to_connect(uplink: Uplink, gateway: RecordingDownlink) -> UplinkError:
+    """Why a connection does not come up."""
+    with pytest.raises(UplinkError) as caught:
+        async with uplink.connect(gateway.downlink()):
+            raise AssertionError("connected")
+    return caught.value
 
 
 class Arrival(NamedTuple):
@@ -118,8 +139,8 @@ class HubFarSide(FarSide):
         self.hub = hub
         self.proxy = proxy
         self.keys = SoftwareKeyStore(directory / "keys")
-        self._ca_file = directory / "hub-ca.pem"
-        self._ca_file.write_text(authority.ca_pem)
+        self.ca_file = directory / "hub-ca.pem"
+        self.ca_file.write_text(authority.ca_pem)
         self.keys.put("right", base64.b64decode(hub.add_device(GATEWAY).primary_key))
         self.keys.put("wrong", bytes(32))
 
@@ -136,9 +157,9 @@ class HubFarSide(FarSide):
             host_name=host or self.hub.host_name,
             device_id=GATEWAY,
             key="right" if right_key else "wrong",
-            ca_file=ca_file or self._ca_file,
+            ca_file=ca_file or self.ca_file,
         )
-        # Shorter than a configuration may ask for, so that a test sees a token end.
+        # Unchecked: a test may want a token that a configuration could not ask for.
         settings = settings.model_copy(update={"token_lifetime_s": token_lifetime_s})
         return IotHub(settings, delivery, key_store=self.keys, clock=SystemClock())
 
@@ -153,11 +174,13 @@ class HubFarSide(FarSide):
 
 
 @asynccontextmanager
-async def _hub(authority: LocalAuthority, directory: Path) -> AsyncIterator[HubFarSide]:
+async def hub_far_side(
+    authority: LocalAuthority, directory: Path, *, clock: Clock | None = None
+) -> AsyncIterator[HubFarSide]:
     rng = random.Random()  # not seeded: several runs may share the machine
     near, far = free_loopback_address(rng), free_loopback_address(rng)
     async with (
-        LocalHub(authority=authority, address=far, host_name=near, rng=random.Random(1)) as hub,
+        LocalHub(authority=authority, address=far, host_name=near, clock=clock, rng=random.Random(1)) as hub,
         FaultProxy(hub.address, hub.port, near, hub.port) as proxy,
     ):
         yield HubFarSide(hub, proxy, authority, directory)
@@ -266,7 +289,7 @@ async def _listener(broker: MosquittoBroker, authority: LocalAuthority) -> Async
 
 
 @asynccontextmanager
-async def _broker(authority: LocalAuthority, directory: Path) -> AsyncIterator[BrokerFarSide]:
+async def broker_far_side(authority: LocalAuthority, directory: Path) -> AsyncIterator[BrokerFarSide]:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed; on Debian and Ubuntu: apt-get install mosquitto")
     users = {GATEWAY: PASSWORD, "listener": PASSWORD}
@@ -278,4 +301,4 @@ async def _broker(authority: LocalAuthority, directory: Path) -> AsyncIterator[B
         yield BrokerFarSide(broker, proxy, listener, directory)
 
 
-FAR_SIDES = {"iot-hub": _hub, "mqtt": _broker}
+FAR_SIDES = {"iot-hub": hub_far_side, "mqtt": broker_far_side}

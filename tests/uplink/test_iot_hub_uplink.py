@@ -1,0 +1,360 @@
+"""IoT Hub by the device SDK: tokens and their renewal, twin, cloud-to-device messages, and its own refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hmac as other_hmac
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.store import Store
+from edge_gateway.clock import NS_PER_S
+from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
+from edge_gateway.errors import ConfigError, UplinkLost, UplinkRefused
+from edge_gateway.records import CommandResult, CommandStatus, Reading
+from edge_gateway.testbench import DeliveryAccount, DeliveryState, DeviceIdentity, FaultProxy, LocalAuthority, LocalHub
+from edge_gateway.testbench.device_identity import check_token
+from edge_gateway.uplink import iot_hub
+from edge_gateway.uplink.commands import HTTP_STATUS
+from edge_gateway.uplink.delivery import Delivery
+from edge_gateway.uplink.iot_hub import IotHub, sas_token
+from tests.log_events import log_events
+
+from .far_sides import (
+    GATEWAY,
+    QUICK,
+    TIME_LIMIT_S,
+    HubFarSide,
+    RecordingDownlink,
+    failure_to_connect,
+    hub_far_side,
+    soon,
+)
+
+COMMAND = {"device": "boiler", "command": "ping"}
+
+
+class OneKey:
+    """A key store with one key, under any name."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def sign(self, name: str, data: bytes) -> bytes:
+        # Not by hmac, which the store under test would use.
+        signer = other_hmac.HMAC(self._key, hashes.SHA256())
+        signer.update(data)
+        return signer.finalize()
+
+    def put(self, name: str, key: bytes) -> None:
+        raise NotImplementedError
+
+    def names(self) -> list[str]:
+        raise NotImplementedError
+
+
+class SetClock:
+    """The real time and a difference."""
+
+    def __init__(self, ahead_s: int) -> None:
+        self._ahead_s = ahead_s
+        self.trusted = True
+
+    def now_ns(self) -> int:
+        return time.time_ns() + self._ahead_s * NS_PER_S
+
+
+@asynccontextmanager
+async def listening(hub: HubFarSide, gateway: RecordingDownlink) -> AsyncIterator[None]:
+    async with asyncio.timeout(TIME_LIMIT_S), hub.uplink().connect(gateway.downlink()) as session:
+        lost = asyncio.create_task(session.lost())
+        try:
+            yield
+        finally:
+            lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.binary(min_size=16, max_size=64),
+    st.from_regex(r"[a-z0-9.-]{1,40}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9\-.+%_#*?!(),=@$':]{1,60}", fullmatch=True),
+    st.integers(0, 2**33),
+)
+def test_a_token_is_what_the_documentation_says(key: bytes, host: str, device: str, expiry_s: int) -> None:
+    """For any device a token names the percent-encoded resource and its end, signed with HMAC-SHA256 over both."""
+    token = sas_token(OneKey(key), "any", f"{host}/devices/{device}", expiry_s)
+    scheme, _, text = token.partition(" ")
+    assert scheme == "SharedAccessSignature"
+    fields = parse_qs(text, strict_parsing=True)
+    assert fields["sr"] == [f"{host}/devices/{device}"]
+    assert fields["se"] == [str(expiry_s)]
+    raw = dict(part.split("=", 1) for part in text.split("&"))
+    signer = other_hmac.HMAC(key, hashes.SHA256())
+    signer.update(f"{raw['sr']}\n{expiry_s}".encode())
+    signer.verify(base64.b64decode(unquote(raw["sig"]), validate=True))
+
+
+@given(st.binary(min_size=16, max_size=64), st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True))
+def test_the_hub_accepts_a_token_until_it_ends(key: bytes, device: str) -> None:
+    """The bench's hub, which reads tokens by itself, takes it."""
+    text = base64.b64encode(key).decode()
+    identity = DeviceIdentity(device, text, text, generation_id="1")
+    token = sas_token(OneKey(key), "any", f"plant.example.net/devices/{device}", 1000)
+    assert check_token(token, identity, "plant.example.net", now_s=999) == 1000
+
+
+async def test_a_key_that_is_not_there_is_a_refusal(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """A missing key does not end the gateway: it is told, with the command that imports it, and tried again."""
+    settings = IotHubUplink(host_name=hub.hub.host_name, device_id=GATEWAY, key="none")
+    uplink = IotHub(settings, QUICK, key_store=hub.keys, clock=SetClock(0))
+    error = await soon(failure_to_connect(uplink, gateway))
+    assert isinstance(error, UplinkRefused)
+    assert error.what == "there is no such key"
+    assert "edge-gateway keys import none" in error.remedy
+
+
+async def test_a_clock_that_is_behind_is_refused(
+    authority: LocalAuthority, gateway: RecordingDownlink, tmp_path: Path
+) -> None:
+    """A token that has ended by the hub's clock is refused, and the gateway points to its own."""
+    async with hub_far_side(authority, tmp_path, clock=SetClock(86_400)) as hub:
+        error = await soon(failure_to_connect(hub.uplink(), gateway))
+    assert isinstance(error, UplinkRefused)
+    assert "this box's clock" in error.remedy
+
+
+async def test_a_token_the_sdk_does_not_take_is_refused(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """A clock that steps back between the making of a token and its use does not end the gateway."""
+    error = await soon(failure_to_connect(hub.uplink(token_lifetime_s=-3600), gateway))
+    assert isinstance(error, UplinkRefused)
+    assert error.what == "the device SDK does not take the token"
+    assert "SharedAccessSignature" not in f"{error} {error.__cause__}"
+
+
+async def test_tokens_are_renewed_before_they_end_and_nothing_is_lost(
+    hub: HubFarSide, gateway: RecordingDownlink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over several renewals all records arrive once and in order, and no connection is taken over or mourned."""
+    monkeypatch.setattr(iot_hub, "_RENEW_BEFORE_S", 3599.6)  # of 3600: a session lasts 0.4 s
+    store = Store(":memory:", BufferSettings(max_message_age_s=0, max_records_per_message=5), rng=random.Random(1))
+    appended = 0
+    with log_events() as events:
+        async with (
+            asyncio.timeout(TIME_LIMIT_S),
+            DurableBuffer(store, settle_within_s=0.05, offload=run_inline) as buffer,
+            asyncio.TaskGroup() as group,
+        ):
+            delivery = Delivery(hub.uplink(), buffer, gateway.downlink(), QUICK, random.Random(2))
+            delivering = group.create_task(delivery.run())
+            while hub.hub.statistics.connections < 4:
+                await buffer.append([Reading("a", "climate", 0, {})])
+                appended += 1
+                await asyncio.sleep(0.005)
+            await hub.hub.until(lambda: _records(hub) >= appended)
+            delivering.cancel()
+    account = DeliveryAccount(first_seq=1)
+    for message in hub.hub.messages:
+        account.add(message)
+    assert account.faults() == []
+    assert sum(account.records.values()) == appended
+    assert account.repeated_messages == 0
+    assert (hub.hub.statistics.taken_over, hub.hub.statistics.denied) == (0, 0)
+    names = [each["event"] for each in events]
+    assert names.count("uplink.renewing") >= 3
+    assert "uplink.disconnected" not in names
+
+
+def _records(hub: HubFarSide) -> int:
+    return sum(each.body.count(b'"seq"') for each in hub.hub.messages)
+
+
+# --- refusals of this hub ------------------------------------------------------------------------------------------
+
+
+async def test_a_disabled_device_is_refused(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """A device that was switched off at the hub is told so, and is let in when it is on again."""
+    hub.hub.set_enabled(GATEWAY, False)
+    error = await soon(failure_to_connect(hub.uplink(), gateway))
+    assert isinstance(error, UplinkRefused)
+    assert "that the device is enabled" in error.remedy
+    hub.hub.set_enabled(GATEWAY, True)
+    async with listening(hub, gateway):
+        assert hub.hub.is_connected(GATEWAY)
+
+
+async def test_a_second_gateway_of_the_same_name_takes_over(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """When the identity connects from elsewhere, this session is lost and says so."""
+    async with asyncio.timeout(TIME_LIMIT_S), hub.uplink().connect(gateway.downlink()) as session:
+        lost = asyncio.create_task(session.lost())
+        async with hub.uplink().connect(gateway.downlink()):
+            with pytest.raises(BaseExceptionGroup) as caught:
+                await lost
+        assert caught.group_contains(UplinkLost)
+    assert hub.hub.statistics.taken_over == 1
+
+
+@pytest.mark.parametrize("expired", [True, False])
+async def test_a_certificate_that_is_not_in_order_is_refused(
+    hub: HubFarSide, gateway: RecordingDownlink, authority: LocalAuthority, expired: bool
+) -> None:
+    """A certificate that has ended, or that names another host, is refused with its fault."""
+    names = [hub.hub.host_name] if expired else ["other.example.net"]
+    certificate = authority.server_certificate(names, expired=expired)
+    async with LocalHub(authority=authority, address="127.0.0.1", port=0, certificate=certificate) as wrong:
+        hub.proxy.mode = hub.proxy.mode.REFUSE
+        async with FaultProxy(wrong.address, wrong.port, hub.proxy.address, hub.proxy.port):
+            error = await soon(failure_to_connect(hub.uplink(), gateway))
+    assert isinstance(error, UplinkRefused)
+    assert error.what.startswith("shows a certificate that cannot be trusted: ")
+    assert ("expired" if expired else "mismatch") in error.what
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", None])
+def test_a_ca_file_that_is_none_is_found_at_start(tmp_path: Path, content: bytes | None) -> None:
+    """An empty, broken or missing CA file is the configuration's fault, told before anything is sent."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    settings = IotHubUplink(host_name="h", device_id="d", ca_file=path)
+    with pytest.raises(ConfigError, match=r"ca.pem: cannot be read as PEM. Give the path of a CA certificate"):
+        IotHub(settings, DeliverySettings(), key_store=OneKey(b""), clock=SetClock(0))
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", CommandStatus)
+async def test_a_method_answers_with_a_number_too(
+    hub: HubFarSide, gateway: RecordingDownlink, status: CommandStatus
+) -> None:
+    """A direct method's status is the documented number for how the command ended."""
+    gateway.obey = lambda _: CommandResult(status)
+    async with listening(hub, gateway):
+        response = await hub.hub.invoke_method(GATEWAY, "command", COMMAND)
+    assert response.status == HTTP_STATUS[status]
+
+
+async def test_an_unknown_method_is_not_found(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """There is one method; others are answered with 404 and its name."""
+    async with listening(hub, gateway):
+        response = await hub.hub.invoke_method(GATEWAY, "reboot", COMMAND)
+    assert response == (404, {"status": "invalid", "detail": "there is only the method 'command'"})
+    assert gateway.commands == []
+
+
+async def test_a_message_from_the_cloud_is_obeyed_and_reported(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """A cloud-to-device message is a command whose outcome goes up as a record, under the message's id."""
+    async with listening(hub, gateway):
+        message = hub.hub.send_c2d(GATEWAY, b'{"device": "boiler", "command": "ping"}', message_id="m-1")
+        await gateway.until(lambda: bool(gateway.results))
+        await message.completed()
+    ((command, result),) = gateway.results
+    assert (command.device, command.name, command.source, command.correlation_id) == ("boiler", "ping", "c2d", "m-1")
+    assert result.status is CommandStatus.ACKNOWLEDGED
+
+
+async def test_a_message_waits_for_the_gateway(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """What was sent while the gateway was away is obeyed when it is back."""
+    message = hub.hub.send_c2d(GATEWAY, b'{"device": "boiler", "command": "ping"}')
+    assert message.state is DeliveryState.QUEUED
+    async with listening(hub, gateway):
+        await gateway.until(lambda: bool(gateway.results))
+
+
+async def test_a_message_that_is_no_command_is_logged_and_done_with(
+    hub: HubFarSide, gateway: RecordingDownlink
+) -> None:
+    """Nonsense is not redelivered for ever, and the log says which message it was."""
+    with log_events() as events:
+        async with listening(hub, gateway):
+            message = hub.hub.send_c2d(GATEWAY, b"switch it off!", message_id="m-2")
+            await message.completed()
+            hub.hub.send_c2d(GATEWAY, b'{"device": "boiler", "command": "ping"}')
+            await gateway.until(lambda: bool(gateway.results))
+    (invalid,) = [each for each in events if each["event"] == "uplink.command_invalid"]
+    assert (invalid["source"], invalid["message_id"]) == ("c2d", "m-2")
+    assert len(gateway.commands) == 1
+
+
+# --- twin ----------------------------------------------------------------------------------------------------------
+
+
+async def test_desired_properties_come_whole_and_then_in_patches(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """A session begins with the whole document and goes on with what changes, nulls included, in order."""
+    hub.hub.patch_desired(GATEWAY, {"rules": [], "other": 1})
+    async with listening(hub, gateway):
+        await gateway.until(lambda: len(gateway.desired) == 1)
+        hub.hub.patch_desired(GATEWAY, {"other": None})
+        hub.hub.patch_desired(GATEWAY, {"rules": [{"name": "hot"}]})
+        await gateway.until(lambda: len(gateway.desired) == 3)
+    assert gateway.desired == [
+        ({"rules": [], "other": 1, "$version": 2}, True),
+        ({"other": None, "$version": 3}, False),
+        ({"rules": [{"name": "hot"}], "$version": 4}, False),
+    ]
+
+
+@pytest.fixture
+def reports_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iot_hub, "_REPORT_EVERY_S", 0.02)
+
+
+def reported(hub: HubFarSide) -> dict[str, Any]:
+    return dict(hub.hub.twin(GATEWAY).reported)
+
+
+async def reports(hub: HubFarSide, expected: dict[str, Any]) -> None:
+    async with asyncio.timeout(TIME_LIMIT_S):
+        await hub.hub.until(lambda: reported(hub) == expected)
+
+
+@pytest.mark.usefixtures("reports_often")
+async def test_what_the_gateway_reports_is_in_the_twin(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """The twin follows what the gateway reports: new, changed and, also deep inside, gone."""
+    gateway.to_report = {"rules": {"value": ["a"], "ac": 400, "ad": "wrong"}, "devices": 3, "gone": 1}
+    async with listening(hub, gateway):
+        await reports(hub, {"rules": {"value": ["a"], "ac": 400, "ad": "wrong"}, "devices": 3, "gone": 1})
+        gateway.to_report = {"rules": {"value": ["b"]}, "devices": 4}
+        await reports(hub, {"rules": {"value": ["b"]}, "devices": 4})
+
+
+@pytest.mark.usefixtures("reports_often")
+async def test_what_an_earlier_session_reported_is_taken_back(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """After a restart, what no longer holds is gone from the twin; what other programs put there stays."""
+    gateway.to_report = {"rules": {"value": ["a"], "ac": 400}, "devices": 3}
+    async with listening(hub, gateway):
+        await reports(hub, {"rules": {"value": ["a"], "ac": 400}, "devices": 3})
+    hub.hub.twin(GATEWAY).patch_reported({"somebody": "else"})
+    gateway.to_report = {"rules": {"value": ["a"]}, "devices": 3}
+    async with listening(hub, gateway):
+        await reports(hub, {"rules": {"value": ["a"]}, "devices": 3, "somebody": "else"})
+
+
+@pytest.mark.usefixtures("reports_often")
+async def test_what_has_not_changed_is_not_reported_again(hub: HubFarSide, gateway: RecordingDownlink) -> None:
+    """A reconnect costs no twin update, of which the hub allows few."""
+    gateway.to_report = {"devices": 3, "gateway": {"name": "g"}}
+    async with listening(hub, gateway):
+        await reports(hub, {"devices": 3, "gateway": {"name": "g"}})
+    version = hub.hub.twin(GATEWAY).reported_version
+    async with listening(hub, gateway):
+        await hub.hub.invoke_method(GATEWAY, "command", COMMAND)
+        gateway.to_report = {"devices": 4, "gateway": {"name": "g"}}
+        await reports(hub, {"devices": 4, "gateway": {"name": "g"}})
+    assert hub.hub.twin(GATEWAY).reported_version == version + 1
