@@ -56,6 +56,9 @@ MOST_UNKNOWN_DEVICES: Final = 1_000
 MOST_WAITING_COMMANDS: Final = 16
 """Commands one device may have waiting for its turn."""
 
+_LAST_READ_S: Final = 0.5
+"""How long a stopping gateway waits for what was read to find room in the intake."""
+
 _LAST_DELIVERY_S: Final = 2.0
 """How long a stopping gateway goes on delivering; with the closing of links and sessions it is gone within 5 s."""
 
@@ -99,6 +102,10 @@ class Link:
         """Frames that could not become readings, by reason."""
         self.failure = ""
         """Why this link was given up; empty for all that work or wait for their port."""
+        self.is_silent = False
+        """Whether the reader waits for bytes; it holds nothing then, and may be ended."""
+        self.stopping = False
+        """Set to have the reader end after what it has in hand."""
         self.waiting: list[tuple[Request, asyncio.Future[CommandResult]]] = []
         """Commands written to the link whose answer has not come."""
 
@@ -108,11 +115,11 @@ class Link:
         return self.failure or self.transport.fault
 
     async def frames(self) -> AsyncIterator[list[bytes]]:
-        """Whole frames as they come, many at once if many came; ends when the link does."""
+        """Whole frames as they come, many at once if many came; ends when the link does, or after `stopping` is set."""
         silence_s = self.framer.silence_s
         last_byte_s = 0.0
         pending = False
-        while True:
+        while not self.stopping:
             try:
                 chunks = await self._read(silence_s if pending else None)
             except LinkLost:
@@ -135,13 +142,16 @@ class Link:
 
     async def _read(self, within_s: float | None) -> list[Chunk]:
         """What the transport read; nothing if it was silent for `within_s`."""
-        if within_s is None:
-            return await self.transport.read()
+        self.is_silent = True
         try:
+            if within_s is None:
+                return await self.transport.read()
             async with asyncio.timeout(within_s):
                 return await self.transport.read()
         except TimeoutError:
             return []
+        finally:
+            self.is_silent = False
 
     async def request(self, request: Request) -> CommandResult:
         """Write a command and wait for its answer."""
@@ -239,7 +249,8 @@ class Gateway:
                 await stop.wait()
 
                 _log.info("gateway.stopping", gateway=self._name)
-                await _end([*readers, *self._commands])
+                await self._stop_reading(readers)
+                await _end([*self._commands])
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LAST_DELIVERY_S):
                         await self._intake.drained()
@@ -248,6 +259,15 @@ class Gateway:
                 await _end([delivery])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
+
+    async def _stop_reading(self, readers: Sequence[asyncio.Task[None]]) -> None:
+        """End each reader where it holds nothing: while it waits for bytes, or once it has handed over what it read."""
+        for link, reader in zip(self._links, readers, strict=True):
+            link.stopping = True
+            if link.is_silent:
+                reader.cancel()
+        await asyncio.wait(readers, timeout=_LAST_READ_S)
+        await _end(readers)
 
     async def _read(self, link: Link) -> None:
         try:

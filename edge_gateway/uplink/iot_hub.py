@@ -30,6 +30,7 @@ from edge_gateway.keystore import KeyStore
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session
 from edge_gateway.uplink.commands import HTTP_STATUS, describe_result, parse_command
+from edge_gateway.uplink.paho_losses import mend_paho
 from edge_gateway.uplink.tls import connection_error
 
 _log = structlog.get_logger()
@@ -108,6 +109,7 @@ class IotHub:
             # Imported when first needed, and in a thread: it takes 0.2 s and 8 MiB, which a gateway with another
             # uplink should not pay at all, and in which one that has just started would read no link.
             await asyncio.to_thread(importlib.import_module, "azure.iot.device.aio")
+            mend_paho()
         from azure.iot.device import exceptions
         from azure.iot.device.aio import IoTHubDeviceClient
 

@@ -24,6 +24,7 @@ from edge_gateway.errors import CommandInvalid, UplinkError, UplinkLost, UplinkR
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session
 from edge_gateway.uplink.commands import describe_result, parse_command
+from edge_gateway.uplink.paho_losses import mend_paho
 from edge_gateway.uplink.tls import client_context, connection_error
 
 _log = structlog.get_logger()
@@ -57,6 +58,7 @@ class MqttBroker:
         self._settings = settings
         self._delivery = delivery
         self._gateway = gateway
+        mend_paho()
         self._tls = client_context(settings.ca_file, settings.certificate_file, settings.private_key_file)
 
     @property
@@ -88,7 +90,7 @@ class MqttBroker:
             async with asyncio.timeout(self._delivery.connect_timeout_s):
                 await asyncio.shield(connecting)
             is_connected = True
-        except (aiomqtt.MqttError, TimeoutError) as error:
+        except (aiomqtt.MqttError, TimeoutError, UnicodeError) as error:
             raise self._refusal(error) from error
         finally:
             if not is_connected:
@@ -100,8 +102,9 @@ class MqttBroker:
                 raise self._lost(error) from error
             yield _BrokerSession(self, client, downlink)
         finally:
-            # A broker that is silent would hold up the farewell; whatever it does, this connection is over.
-            with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+            # A broker that is silent would hold up the farewell, and aiomqtt raises once more what broke the
+            # connection; whatever it is, this session is over.
+            with contextlib.suppress(Exception):
                 async with asyncio.timeout(1):
                     await client.__aexit__(None, None, None)
 

@@ -50,7 +50,7 @@ def connection_error(error: BaseException, endpoint: str) -> UplinkError:
                     where=endpoint,
                     remedy="Check the host name, the clock, and ca_file",
                 )
-            case socket.gaierror():
+            case socket.gaierror() | UnicodeError():  # the latter for what cannot be a name at all
                 return UplinkLost(
                     "this name does not resolve", where=endpoint, remedy="Check the host name and the DNS server"
                 )
@@ -60,7 +60,7 @@ def connection_error(error: BaseException, endpoint: str) -> UplinkError:
                 )
             case ssl.SSLError():
                 return UplinkLost(
-                    f"the TLS handshake failed ({cause.reason or 'broken off'})",
+                    f"the TLS handshake failed ({getattr(cause, 'reason', None) or 'broken off'})",
                     where=endpoint,
                     remedy="Check that this port speaks TLS",
                 )

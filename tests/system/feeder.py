@@ -85,7 +85,7 @@ class Sensor:
     Args:
         name: the device's name in the gateway's configuration.
         address: its address in frames.
-        port: where the gateway finds the line; made on entering.
+        port: where the gateway finds the line while it is plugged in.
     """
 
     def __init__(self, name: str, address: int, port: Path) -> None:
@@ -97,20 +97,9 @@ class Sensor:
         """Event loop time of each frame's write, by frame number."""
         self.commands: list[tuple[int, int]] = []
         """Code and argument of each command that came."""
-        self.unsent = 0
-        """Frames for which the line had no room, as nobody reads it; they have no number."""
         self._received = bytearray()
         self._fd = -1
         self._near_end = -1
-
-    def __enter__(self) -> Self:
-        self.plug_in()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.unplug()
 
     def plug_in(self) -> None:
         """Make the line. The near end stays open here, so that a gateway that leaves does not hang the line up."""
@@ -131,13 +120,9 @@ class Sensor:
         self._fd = -1
 
     def send_sample(self) -> None:
-        """Send the next frame, if the line has room for it."""
-        if self._fd < 0:
-            return
-        if self.write(stuff(sample(self.address, len(self.sent_at_s)))):
+        """Send the next frame. One for which a line that nobody reads has no room is none, and has no number."""
+        if self._fd >= 0 and self.write(stuff(sample(self.address, len(self.sent_at_s)))):
             self.sent_at_s.append(asyncio.get_running_loop().time())
-        else:
-            self.unsent += 1
 
     def write(self, data: bytes) -> bool:
         """Put bytes on the line, all or none that matter: what was written of a frame cut short is ended here."""

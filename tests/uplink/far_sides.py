@@ -11,7 +11,7 @@ import itertools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -192,7 +192,7 @@ class BrokerFarSide(FarSide):
     def __init__(self, broker: MosquittoBroker, proxy: FaultProxy, listener: Listener, directory: Path) -> None:
         self.broker = broker
         self.proxy = proxy
-        self._listener = listener
+        self.listener = listener
         self._requests = itertools.count(1)
         for name, password in (("right", PASSWORD), ("wrong", "incorrect")):
             (directory / name).touch(mode=0o600)
@@ -218,18 +218,18 @@ class BrokerFarSide(FarSide):
 
     async def arrivals(self, count: int) -> list[Arrival]:
         def messages() -> list[Arrival]:
-            levels = [(topic.split("/"), body) for topic, body in self._listener.heard]
+            levels = [(topic.split("/"), body) for topic, body in self.listener.heard]
             return [Arrival(parts[3], parts[2], body) for parts, body in levels if parts[2] in ("alert", "normal")]
 
-        await self._listener.until(lambda: len(messages()) >= count)
+        await self.listener.until(lambda: len(messages()) >= count)
         return messages()
 
     async def command(self, document: object) -> dict[str, Any]:
         request = f"r{next(self._requests)}"
-        self._listener.publish(f"edge-gateway/{GATEWAY}/commands/{request}", orjson.dumps(document))
+        self.listener.publish(f"edge-gateway/{GATEWAY}/commands/{request}", orjson.dumps(document))
         topic = f"edge-gateway/{GATEWAY}/answers/{request}"
-        await self._listener.until(lambda: topic in dict(self._listener.heard))
-        answer: dict[str, Any] = orjson.loads(dict(self._listener.heard)[topic])
+        await self.listener.until(lambda: topic in dict(self.listener.heard))
+        answer: dict[str, Any] = orjson.loads(dict(self.listener.heard)[topic])
         return answer
 
 
@@ -301,4 +301,7 @@ async def broker_far_side(authority: LocalAuthority, directory: Path) -> AsyncIt
         yield BrokerFarSide(broker, proxy, listener, directory)
 
 
-FAR_SIDES = {"iot-hub": hub_far_side, "mqtt": broker_far_side}
+FAR_SIDES: dict[str, Callable[[LocalAuthority, Path], AbstractAsyncContextManager[FarSide]]] = {
+    "iot-hub": hub_far_side,
+    "mqtt": broker_far_side,
+}

@@ -6,15 +6,20 @@ A network that fails on command is in between. Each wait has a limit far beyond 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.store import Store
+from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import UplinkLost, UplinkRefused
-from edge_gateway.records import CommandResult, CommandStatus, Lane, Message
-from edge_gateway.testbench import LocalAuthority, ProxyMode
+from edge_gateway.records import CommandResult, CommandStatus, Lane, Message, Reading
+from edge_gateway.testbench import DeliveryAccount, LocalAuthority, ProxyMode, ReceivedMessage
+from edge_gateway.uplink.delivery import Delivery
 
 from .far_sides import QUICK, TIME_LIMIT_S, Arrival, FarSide, RecordingDownlink, failure_to_connect, soon
 
@@ -156,9 +161,10 @@ async def test_an_unknown_ca_is_refused(far_side: FarSide, gateway: RecordingDow
     assert "ca_file" in error.remedy
 
 
-async def test_a_name_that_does_not_resolve_is_told(far_side: FarSide, gateway: RecordingDownlink) -> None:
-    """A misspelt host is told from one that is away."""
-    error = await soon(failure_to_connect(far_side.uplink(host="no-such-host.invalid"), gateway))
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "no..such.host", "x" * 70])
+async def test_a_name_that_does_not_resolve_is_told(far_side: FarSide, gateway: RecordingDownlink, host: str) -> None:
+    """A misspelt host, also one that cannot be a name at all, is told from one that is away."""
+    error = await soon(failure_to_connect(far_side.uplink(host=host), gateway))
     assert isinstance(error, UplinkLost)
     assert error.what == "this name does not resolve"
 
@@ -271,3 +277,37 @@ async def test_a_refusal_reads_like_a_sentence(far_side: FarSide, gateway: Recor
     assert error.what
     assert error.remedy
     assert not error.planned
+
+
+# --- under delivery ------------------------------------------------------------------------------------------------
+
+
+async def test_everything_arrives_over_a_network_that_breaks(far_side: FarSide, gateway: RecordingDownlink) -> None:
+    """With connections cut again and again under load, all records arrive, after the filter once and in order."""
+    delivery = QUICK.model_copy(update={"retry_first_s": 0.02, "retry_most_s": 0.1})
+    limits = BufferSettings(max_message_age_s=0, max_records_per_message=3)
+    records = 900
+    async with (
+        asyncio.timeout(TIME_LIMIT_S),
+        DurableBuffer(
+            Store(":memory:", limits, rng=random.Random(1)), settle_within_s=0.05, offload=run_inline
+        ) as buffer,
+        asyncio.TaskGroup() as group,
+    ):
+        runner = Delivery(far_side.uplink(delivery=delivery), buffer, gateway.downlink(), delivery, random.Random(2))
+        delivering = group.create_task(runner.run())
+        await buffer.append([Reading(f"d{number % 3}", "climate", 0, {}) for number in range(records)])
+        for cut in range(1, 4):
+            await far_side.arrivals(cut * 40)
+            far_side.proxy.reset()
+        buffer.drain()
+        await buffer.emptied()
+        delivering.cancel()
+        books = await buffer.accounts()
+    assert sum(each.delivered for each in books.values()) == records
+    assert runner.status.sessions >= 3
+    account = DeliveryAccount(first_seq=1)
+    for each in await soon(far_side.arrivals(records // 3)):
+        account.add(ReceivedMessage("gw", each.id, {}, {}, each.body, 0.0, 0))
+    assert account.faults() == []
+    assert sum(account.records.values()) == records
