@@ -24,7 +24,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -58,9 +58,14 @@ CREATE TABLE chunk(
 
 _PUT_CHUNK: Final = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_BOOK: Final = "INSERT OR REPLACE INTO book VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CHUNKS_AFTER: Final = "SELECT id, message, records, counts, payload FROM chunk WHERE lane = ? AND id > ? ORDER BY id"
+_CHUNKS_AFTER: Final = "SELECT * FROM chunk WHERE lane = ? AND id > ? ORDER BY id"
 _DROP_CHUNKS: Final = "DELETE FROM chunk WHERE lane = ? AND id BETWEEN ? AND ?"
 
+
+_LANES: Final = tuple(Lane)
+
+_FRESH_BYTES: Final = 64 * 1024
+"""What a transaction appended is kept in memory up to this size, because it is nearly always taken next."""
 
 _device_of = itemgetter("device")
 
@@ -93,10 +98,16 @@ class _Book:
             self.rejected,
         )
 
+    def copy(self) -> _Book:
+        return _Book(*self.row())
+
     @property
     def queued(self) -> int:
         return self.received - self.delivered - self.expired - self.evicted - self.rejected
 
+
+_ChunkRow: TypeAlias = tuple[int, int, int, int, bytes, bytes]
+"""A row of `chunk`."""
 
 _Books: TypeAlias = dict[tuple[Lane, str], _Book]
 
@@ -114,6 +125,16 @@ class _Queue:
     """Records in that message; 0 if there is none."""
     open_bytes: int = 0
     open_since_s: float = 0.0
+
+    def copy(self) -> _Queue:
+        return _Queue(
+            self.last_chunk,
+            self.taken_to,
+            self.open_first_chunk,
+            self.open_records,
+            self.open_bytes,
+            self.open_since_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +184,8 @@ class Store:
         self._queues: dict[Lane, _Queue] = {}
         self._books: _Books = {}
         self._seqs: dict[str, int] = {}
+        self._fresh: dict[tuple[int, int], _ChunkRow] = {}
+        """Chunks of the last transaction, by lane and id."""
         with self._errors():
             self._db = self._open()
             self.id = self._load()
@@ -247,7 +270,7 @@ class Store:
             try:
                 self._db.executemany(_PUT_CHUNK, chunks)
                 self._db.executemany(_DROP_CHUNKS, drops)
-                self._evict(change)
+                evicted = self._evict(change)
                 self._db.executemany(_PUT_BOOK, change.rows())
                 self._db.execute("COMMIT")
             except BaseException:
@@ -256,13 +279,13 @@ class Store:
                 raise
         self._books.update(change.books)
         self._queues = change.queues
+        keep = not evicted and sum(len(chunk[5]) for chunk in chunks) <= _FRESH_BYTES
+        self._fresh = {(chunk[0], chunk[1]): chunk for chunk in chunks} if keep else {}
         self._seqs.update(change.seqs)
         for message in writes.settled:
             self._taken.pop((message.lane, message.number), None)
 
-    def _place(
-        self, lane: Lane, counts: dict[str, int], payload: bytes, change: _Change, now_s: float
-    ) -> tuple[int, int, int, int, bytes, bytes]:
+    def _place(self, lane: Lane, counts: dict[str, int], payload: bytes, change: _Change, now_s: float) -> _ChunkRow:
         """Give a chunk its place: in the open message if there is room, else in a new one."""
         queue, book = change.queues[lane], change.book(lane, WHOLE_LANE)
         records = sum(counts.values())
@@ -282,19 +305,23 @@ class Store:
         queue.last_chunk += 1
         return (lane, queue.last_chunk, book.last, records, orjson.dumps(counts), payload)
 
-    def _evict(self, change: _Change) -> None:
+    def _evict(self, change: _Change) -> bool:
         """Drop the oldest readings nobody is sending just now, for as long as the store is over its cap."""
-        while sum(change.book(lane, WHOLE_LANE).bytes for lane in Lane) > self._settings.max_bytes:
+        evicted = False
+        while sum(change.bytes_queued(lane) for lane in _LANES) > self._settings.max_bytes:
+            self._fresh = {}  # what is dropped must not be found there again
             queue = change.queues[Lane.NORMAL]
             oldest = self._read_message(Lane.NORMAL, queue.taken_to)
             if oldest is None:
-                return
+                break
             message, taken = oldest
             if message.number == change.book(Lane.NORMAL, WHOLE_LANE).last:
                 queue.open_records = 0
             change.count(Lane.NORMAL, taken.counts, "evicted", bytes_queued=-taken.bytes)
             self._db.execute(_DROP_CHUNKS, (Lane.NORMAL, taken.first_chunk, taken.last_chunk))
+            evicted = True
             _log.warning("buffer.evicted", lane=Lane.NORMAL.label, records=message.records)
+        return evicted
 
     def _encode(
         self, lane: Lane, records: Sequence[Reading | Event], change: _Change
@@ -415,9 +442,7 @@ class Store:
         parts: list[bytes] = []
         counts: dict[str, int] = {}
         number = records = 0
-        for chunk_id, message, chunk_records, chunk_counts, payload in self._db.execute(
-            _CHUNKS_AFTER, (lane, after_chunk)
-        ):
+        for _, chunk_id, message, chunk_records, chunk_counts, payload in self._chunks_after(lane, after_chunk):
             if ids and message != number:
                 break
             number = message
@@ -431,6 +456,14 @@ class Store:
         body = b"[" + b",".join(parts) + b"]"
         taken = _Taken(ids[0], ids[-1], counts, sum(map(len, parts)))
         return Message(f"{self.id}-{lane.label[0]}{number}", lane, number, records, body), taken
+
+    def _chunks_after(self, lane: Lane, after_chunk: int) -> Iterator[_ChunkRow]:
+        """The chunks of a lane in order; from memory if the last transaction appended them all."""
+        if (lane, after_chunk + 1) in self._fresh:
+            for chunk_id in range(after_chunk + 1, self._queues[lane].last_chunk + 1):
+                yield self._fresh[lane, chunk_id]
+        else:
+            yield from self._db.execute(_CHUNKS_AFTER, (lane, after_chunk))
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
@@ -503,7 +536,7 @@ class _Change:
     def __init__(self, books: _Books, queues: dict[Lane, _Queue]) -> None:
         self._before = books
         self.books: _Books = {}
-        self.queues = {lane: replace(queue) for lane, queue in queues.items()}
+        self.queues = {lane: queue.copy() for lane, queue in queues.items()}
         self.seqs: dict[str, int] = {}
         """Of devices that got one in this transaction."""
 
@@ -512,8 +545,12 @@ class _Change:
         book = self.books.get((lane, device))
         if book is None:
             before = self._before.get((lane, device))
-            self.books[lane, device] = book = _Book() if before is None else replace(before)
+            self.books[lane, device] = book = _Book() if before is None else before.copy()
         return book
+
+    def bytes_queued(self, lane: Lane) -> int:
+        """Payload bytes of a lane as this transaction leaves it."""
+        return (self.books.get((lane, WHOLE_LANE)) or self._before[lane, WHOLE_LANE]).bytes
 
     def count(self, lane: Lane, counts: Mapping[str, int], *columns: str, bytes_queued: int = 0) -> None:
         """Enter records of some devices in their books and in the lane's own."""

@@ -188,6 +188,28 @@ def test_over_its_cap_the_oldest_readings_go_and_are_counted(open_store: OpenSto
     assert first == account.evicted + 2
 
 
+def test_one_append_larger_than_the_cap_keeps_its_end(open_store: OpenStore) -> None:
+    """What is dropped in the transaction that brought it is not given out, and is counted."""
+    store = open_store(max_bytes=1 << 20, max_records_per_message=100)
+    append(store, *[reading(value="x" * 200) for _ in range(6000)])
+    account = store.accounts()["a", Lane.NORMAL]
+    assert account.evicted > 0
+    seqs = []
+    while isinstance(message := store.take(0.0), Message):
+        seqs += [each["seq"] for each in orjson.loads(message.body)]
+    assert seqs == list(range(account.evicted + 1, 6001))
+
+
+def test_small_appends_over_the_cap_give_out_only_what_is_kept(open_store: OpenStore) -> None:
+    """With single appends, too, nothing that was dropped is given out from memory."""
+    store = open_store(max_bytes=1 << 20, max_records_per_message=1)
+    for _ in range(3000):
+        append(store, reading(value="x" * 400))
+    evicted = store.accounts()["a", Lane.NORMAL].evicted
+    assert evicted > 0
+    assert orjson.loads(take(store).body)[0]["seq"] == evicted + 1
+
+
 def test_rejected_frames_are_in_the_account(open_store: OpenStore) -> None:
     """A frame that never became a reading is received and rejected."""
     store = open_store()

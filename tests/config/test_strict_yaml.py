@@ -58,7 +58,8 @@ def test_deep_nesting_is_an_error_and_no_crash() -> None:
 
 
 _plain = st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.floats(allow_nan=False, allow_infinity=False)
-_texts = st.text(st.characters(exclude_characters="\x7f"), max_size=8)  # YAML wants DEL escaped, which JSON does not
+# YAML wants DEL escaped, which JSON does not; half a character (Cs) is no text.
+_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=8)
 _json = st.recursive(
     _plain | _texts,
     lambda each: st.lists(each, max_size=3) | st.dictionaries(_texts, each, max_size=3),

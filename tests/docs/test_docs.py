@@ -133,6 +133,22 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in anchors, target
 
 
+PROOFS = sorted(set(re.findall(r"`\.venv/bin/pytest ([^`]+)`", (ROOT / "docs/proof.md").read_text())))
+
+
+@pytest.mark.parametrize("arguments", PROOFS)
+def test_proofs_select_tests(arguments: str) -> None:
+    """Every command of the proof page finds tests to run; what they say is for the page to tell."""
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *shlex.split(arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout
+
+
 def test_the_configuration_reference_is_up_to_date() -> None:
     """The page is what `edge-gateway schema --markdown` prints now."""
     page = (ROOT / "docs/reference/configuration.md").read_text()

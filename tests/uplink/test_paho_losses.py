@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ssl
+from typing import Any
 
 import pytest
 from paho.mqtt.client import MQTT_ERR_AGAIN, MQTT_ERR_CONN_LOST, Client
@@ -44,8 +45,8 @@ def test_what_breaks_a_connection_is_a_loss(error: OSError, outcome: int) -> Non
     """Reading and writing tell a loss by its return code and raise nothing; "try again" stays what it is."""
     mend_paho()
     mend_paho()
-    client = Client()
-    client._sock = BrokenSocket(error)  # paho has no public way to give it one
-    client._send_pingreq()
-    assert client._packet_write() == outcome
+    client: Any = Client()  # what is asked of it here is not public
+    client._sock = BrokenSocket(error)
+    assert (client._send_pingreq() or client._packet_write()) == outcome
+    client._sock = BrokenSocket(error)
     assert client._packet_read() == outcome
