@@ -102,9 +102,13 @@ class MosquittoBroker:
 
     async def logged(self, text: str, times: int = 1) -> None:
         """Wait until the broker has said something that often since it started. The caller sets a time limit."""
-        while sum(text in line for line in self._log) < times:
+        while self.times_logged(text) < times:
             self._grown.clear()
             await self._grown.wait()
+
+    def times_logged(self, text: str) -> int:
+        """How often the broker has said something, within its newest thousand lines."""
+        return sum(text in line for line in self._log)
 
     def _write_files(self) -> None:
         certificate = self._authority.server_certificate(self._names)

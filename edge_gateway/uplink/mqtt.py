@@ -82,8 +82,8 @@ class MqttBroker:
         )
         client.pending_calls_threshold = self._delivery.in_flight + _MOST_COMMANDS_AT_ONCE
         command_topic = self._settings.command_topic.format(gateway=self._gateway)
-        # Shielded, because it runs in a thread that nobody can stop: it is hung up on when it is through. Otherwise a
-        # connection that comes up late would live on, and take the place of a newer one under the same client id.
+        # Shielded, because it runs in a thread that nobody can stop. Unless it is given up in form, a connection that
+        # comes up late lives on, and takes the place of a newer one under the same client id.
         connecting = asyncio.create_task(client.__aenter__(), name="uplink-connect")
         is_connected = False
         try:
@@ -94,7 +94,7 @@ class MqttBroker:
             raise self._refusal(error) from error
         finally:
             if not is_connected:
-                connecting.add_done_callback(client.hang_up)
+                client.give_up(connecting)
         try:
             try:
                 await client.subscribe(command_topic, qos=1)
@@ -144,20 +144,29 @@ class MqttBroker:
 
 
 class _PromptClient(aiomqtt.Client):
-    """Writes a packet in the loop's next turn, and can be hung up on.
+    """Writes a packet in the loop's next turn, and can be given up.
 
     aiomqtt goes to the loop as if from another thread and waits for the socket to be writable, which it nearly always
     is: six system calls and two turns of the loop for each message. Only what the socket does not take waits.
     """
 
-    def hang_up(self, connecting: asyncio.Task[aiomqtt.Client]) -> None:
-        """End what is left of a failed attempt to connect, of which nobody wants to hear any more.
+    _is_given_up = False
 
-        aiomqtt leaves open what paho has opened.
-        """
+    def give_up(self, connecting: asyncio.Task[aiomqtt.Client]) -> None:
+        """End an attempt to connect, now or when its thread is through; nobody wants to hear of it any more."""
+        self._is_given_up = True
+        connecting.add_done_callback(self._hang_up)
+
+    def _hang_up(self, connecting: asyncio.Task[aiomqtt.Client]) -> None:
         if not connecting.cancelled():
             connecting.exception()
-        self._client.disconnect()
+        self._client.disconnect()  # aiomqtt leaves open what paho has opened
+
+    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        """Called by paho, in the connecting thread, when TLS is up and before CONNECT is sent."""
+        if self._is_given_up:
+            raise ConnectionAbortedError("given up meanwhile")
+        super()._on_socket_open(client, userdata, sock)
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         try:

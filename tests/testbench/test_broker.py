@@ -74,8 +74,6 @@ async def test_without_mosquitto_the_package_is_named(
 ) -> None:
     """Where it is not installed, the error says how to get it."""
     monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
-    with pytest.raises(
-        BenchError, match=r"mosquitto is not installed. On Debian and Ubuntu: apt-get"
-    ):
+    with pytest.raises(BenchError, match=r"mosquitto is not installed. On Debian and Ubuntu: apt-get"):
         async with MosquittoBroker(authority=authority):
             pass

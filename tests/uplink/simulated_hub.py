@@ -29,7 +29,7 @@ class Fate(enum.Enum):
     UNCONFIRMED = enum.auto()
     """What is in flight arrives, and the connection breaks before a word of it comes back."""
     REJECTS = enum.auto()
-    """The hub refuses a message."""
+    """The hub refuses a message and ends the connection."""
     RENEWED = enum.auto()
     """It ends on purpose."""
 
@@ -123,6 +123,8 @@ class SimulatedSession:
                 await asyncio.sleep(self._life.confirm_after_s)
                 self._over.set()
             if fate is Fate.REJECTS:
+                self._over.set()
+                await asyncio.sleep(0)  # `lost` speaks first
                 raise UplinkRefused("does not want it", where=self._hub.endpoint)
             await asyncio.Event().wait()  # whoever waits for a confirmation now waits until the session is over
         self._left -= fate is not Fate.NEVER
