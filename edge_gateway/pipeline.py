@@ -243,6 +243,7 @@ class Gateway:
             for link in self._links:
                 await transports.enter_async_context(link.transport)
             async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
                 delivery = tasks.create_task(self._delivery.run(), name="delivery")
                 readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
                 _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
@@ -256,7 +257,9 @@ class Gateway:
                         await self._intake.drained()
                         self._buffer.drain()
                         await self._buffer.emptied()
-                await _end([delivery])
+                if self._intake.pending:
+                    _log.error("gateway.abandoned", records=self._intake.pending, reason=self._buffer.status().fault)
+                await _end([delivery, watch])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
 

@@ -83,14 +83,22 @@ class DurableBuffer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self.flush()
-        except BufferUnavailable as unwritten:
-            # Nothing is lost by this: what was delivered will be sent again under the same ids.
-            _log.warning("buffer.settle_unwritten", messages=len(self._settled), reason=str(unwritten))
+        if not self._worker.done():
+            try:
+                await self.flush()
+            except BufferUnavailable as unwritten:
+                # Nothing is lost by this: what was delivered will be sent again under the same ids.
+                _log.warning("buffer.settle_unwritten", messages=len(self._settled), reason=str(unwritten))
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
         await self._offload(self._store.close)
+
+    async def watch(self) -> None:
+        """Wait for ever, or raise what has broken the worker.
+
+        Only a bug can; but a gateway that goes on without its buffer would read sensors and keep nothing.
+        """
+        await asyncio.shield(self._worker)
 
     async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
         """See `Buffer.append`."""

@@ -49,6 +49,11 @@ class Intake:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def pending(self) -> int:
+        """Records in memory that are not durable."""
+        return self._pending
+
     async def put(self, records: Sequence[Reading | Event], rejected: Counter[str] | None = None) -> None:
         """Take over records, in order; wait while there is no room and the disk is well.
 

@@ -32,6 +32,9 @@ _log = structlog.get_logger()
 _MOST_COMMANDS_AT_ONCE: Final = 16
 """Commands being carried out; beyond it new ones wait in the broker's hands."""
 
+_SUBSCRIPTION_FAILED: Final = 0x80
+"""OASIS MQTT 3.1.1, section 3.9.3."""
+
 _CONNACK_MEANS: Final = {
     1: "does not speak MQTT 3.1.1",
     2: "refuses this client id",
@@ -97,9 +100,12 @@ class MqttBroker:
                 client.give_up(connecting)
         try:
             try:
-                await client.subscribe(command_topic, qos=1)
+                granted = await client.subscribe(command_topic, qos=1)
             except aiomqtt.MqttError as error:
                 raise self._lost(error) from error
+            if _SUBSCRIPTION_FAILED in granted:
+                # Readings can still go up, so this is no reason to end the session.
+                _log.warning("uplink.commands_denied", endpoint=self.endpoint, topic=command_topic)
             yield _BrokerSession(self, client, downlink)
         finally:
             # A broker that is silent would hold up the farewell, and aiomqtt raises once more what broke the

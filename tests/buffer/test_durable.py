@@ -229,6 +229,23 @@ def test_a_confirmation_that_could_not_be_written_is_written_later() -> None:
     run_virtual(main())
 
 
+def test_a_bug_in_the_store_is_no_silence() -> None:
+    """Should the worker break, whoever watches is told, and leaving does not wait for it."""
+
+    class BrokenStore(FlakyStore):
+        def write(self, writes: Writes, now_s: float) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with opened(BrokenStore()) as buffer:
+            watching = asyncio.create_task(buffer.watch())
+            buffer.submit([reading()], [], lambda _: None)
+            with pytest.raises(ZeroDivisionError):
+                await watching
+
+    run_virtual(main())
+
+
 def test_the_intake_keeps_what_fits_and_counts_what_does_not_while_the_disk_fails() -> None:
     """A full disk stops no link: what fits in memory is kept in order, the rest is rejected and counted by device."""
 

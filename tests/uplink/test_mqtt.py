@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import orjson
@@ -11,9 +12,10 @@ import pytest
 from edge_gateway.config.model import MqttUplink
 from edge_gateway.errors import UplinkLost, UplinkRefused
 from edge_gateway.records import Lane, Message
-from edge_gateway.testbench import FaultProxy, LocalAuthority, ProxyMode
+from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address
 from edge_gateway.testbench.broker import MosquittoBroker
 from edge_gateway.uplink.mqtt import MqttBroker
+from tests.log_events import log_events
 
 from .far_sides import (
     GATEWAY,
@@ -201,3 +203,35 @@ async def test_a_network_that_drops_the_first_attempts(gateway: RecordingDownlin
 def test_files_of_the_system_are_not_needed(tmp_path: Path) -> None:
     """Without a CA file the system's certificates are trusted, and no file is opened for it here."""
     assert MqttBroker(MqttUplink(host="h"), QUICK, gateway="g").endpoint == "mqtts://h:8883"
+
+
+async def test_a_broker_that_denies_commands_still_takes_readings(tmp_path: Path, gateway: RecordingDownlink) -> None:
+    """A refused command topic is told in the log, and the session delivers all the same."""
+    authority = LocalAuthority()
+    address = free_loopback_address(random.Random())
+    (tmp_path / "ca.pem").write_text(authority.ca_pem)
+    # An IoT Hub is a broker that knows few topics and refuses the others.
+    async with LocalHub(authority=authority, address=address) as hub:
+        hub.add_device(GATEWAY)
+        password = tmp_path / "password"
+        password.touch(mode=0o600)
+        password.write_text(hub.sas_token(GATEWAY))
+        settings = MqttUplink(
+            host=address,
+            client_id=GATEWAY,
+            username=f"{address}/{GATEWAY}/?api-version=2021-04-12",
+            password_file=password,
+            ca_file=tmp_path / "ca.pem",
+            topic="devices/{gateway}/messages/events/%24.mid={message_id}",
+            command_topic="commands/{gateway}/+",
+        )
+        with log_events() as events:
+            async with (
+                asyncio.timeout(TIME_LIMIT_S),
+                MqttBroker(settings, QUICK, gateway=GATEWAY).connect(gateway.downlink()) as session,
+            ):
+                await session.send(Message("id-1", Lane.NORMAL, 1, 1, b"[]"))
+        assert [event["topic"] for event in events if event["event"] == "uplink.commands_denied"] == [
+            f"commands/{GATEWAY}/+"
+        ]
+        assert [message.message_id for message in hub.messages] == ["id-1"]
