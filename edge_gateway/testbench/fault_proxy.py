@@ -154,7 +154,9 @@ class _End(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # TCP is a stream
         self._proxy._ends.add(self)
-        self.steer_reading()
+        # Not now: before Python 3.11.4 a transport paused in here starts to read all the same, right afterwards
+        # (https://github.com/python/cpython/issues/103607). In the next turn, nothing has been read yet.
+        asyncio.get_running_loop().call_soon(self.steer_reading)
 
     def data_received(self, data: bytes) -> None:
         if self.peer is not None and not self.peer._transport.is_closing():
