@@ -43,9 +43,6 @@ from edge_gateway.testbench.sensor_line import PtyLine
 from edge_gateway.testbench.sensor_signals import ClimateSignal, ParticleSignal, TankSignal
 from edge_gateway.testbench.virtual_sensor import ClimateSensor, VirtualSensor
 
-MOST_SENSORS: Final = 200
-"""Each takes a pseudo-terminal and a port of the gateway; a process may open 1024 files on most systems."""
-
 _GATEWAY: Final = "demo-gateway"
 _RULE: Final = "too-warm"
 _DAY_S: Final = 30.0
@@ -64,7 +61,7 @@ class DemoBench:
     """Sensors, gateway and hub. Use it as an async context manager; leaving stops all of it.
 
     Args:
-        sensors: how many, 1 to `MOST_SENSORS`; half of them `reference-climate`, the others `pms5003` and `tfmini`.
+        sensors: how many; half of them `reference-climate`, the others `pms5003` and `tfmini`.
         rng: what the sensors measure, and when.
 
     Raises:

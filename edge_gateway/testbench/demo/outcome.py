@@ -46,7 +46,6 @@ class HubBook:
         """From a reading's time to its arrival; the newest ones."""
         self.strangers: set[str] = set()
         """Devices the hub heard of that are no sensors of the bench."""
-        self.latest_event = ""
         self._ledgers = ledgers
 
     @property
@@ -83,11 +82,10 @@ class HubBook:
                 else:
                     ledger.arrive(seq, values)
                 self.latencies_s.append(arrived_ns / NS_PER_S - datetime.fromisoformat(time).timestamp())
-            case {"device": str(device), "event": str(kind), "source": str(source), "values": dict(values)}:
+            case {"device": str(), "event": str(kind), "source": str(), "values": dict(values)}:
                 self.events[kind] += 1
                 if kind == "command-result":
                     self.command_results[str(values.get("status"))] += 1
-                self.latest_event = f"{kind} {device} by {source}"
 
 
 class DeviceOutcome(NamedTuple):
