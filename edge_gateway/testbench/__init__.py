@@ -6,9 +6,7 @@ describes a new sensor or tests a deployment needs it as much as we do. Nothing 
 """
 
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
-from edge_gateway.testbench.device_identity import DeviceIdentity, sas_token
-from edge_gateway.testbench.fault_proxy import FaultProxy, ProxyMode
-from edge_gateway.testbench.iot_hub import (
+from edge_gateway.testbench.cloud.hub import (
     CloudMessage,
     DeliveryState,
     DeviceNotOnline,
@@ -17,9 +15,11 @@ from edge_gateway.testbench.iot_hub import (
     MethodResponse,
     MethodTimedOut,
 )
+from edge_gateway.testbench.cloud.identity import DeviceIdentity, sas_token
+from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
+from edge_gateway.testbench.fault_proxy import FaultProxy, ProxyMode
 from edge_gateway.testbench.listener import free_loopback_address
 from edge_gateway.testbench.receiver import DeliveryAccount, ReceivedMessage
-from edge_gateway.testbench.twin import Twin, TwinRefused
 
 __all__ = [
     "CloudMessage",

@@ -25,7 +25,7 @@ from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUp
 from edge_gateway.errors import ConfigError, UplinkLost, UplinkRefused
 from edge_gateway.records import CommandResult, CommandStatus, Reading
 from edge_gateway.testbench import DeliveryAccount, DeliveryState, DeviceIdentity, FaultProxy, LocalAuthority, LocalHub
-from edge_gateway.testbench.device_identity import check_token
+from edge_gateway.testbench.cloud.identity import check_token
 from edge_gateway.uplink import iot_hub
 from edge_gateway.uplink.commands import HTTP_STATUS
 from edge_gateway.uplink.delivery import Delivery

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.records import Value
-from edge_gateway.testbench.twin import Twin, TwinRefused
+from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
 
 names = st.text("abcd", min_size=1, max_size=2)
 leaves: st.SearchStrategy[Value] = st.none() | st.booleans() | st.integers(-9, 9) | st.text("xy", max_size=3)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.testbench.property_bag import SYSTEM_NAMES, format_property_bag, parse_property_bag
+from edge_gateway.testbench.cloud.property_bag import SYSTEM_NAMES, format_property_bag, parse_property_bag
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = texts.filter(lambda name: bool(name) and not name.startswith("$."))

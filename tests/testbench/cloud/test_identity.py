@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.errors import BenchError
-from edge_gateway.testbench.device_identity import AccessDenied, DeviceIdentity, check_token, sas_token
+from edge_gateway.testbench.cloud.identity import AccessDenied, DeviceIdentity, check_token, sas_token
 
 PRIMARY = base64.b64encode(b"p" * 32).decode()
 SECONDARY = base64.b64encode(b"s" * 32).decode()

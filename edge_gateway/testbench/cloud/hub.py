@@ -45,9 +45,8 @@ from edge_gateway.clock import NS_PER_S, Clock, SystemClock, rfc3339
 from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
-from edge_gateway.testbench.device_identity import AccessDenied, DeviceIdentity, check_token, sas_token
-from edge_gateway.testbench.listener import Listener
-from edge_gateway.testbench.mqtt_packets import (
+from edge_gateway.testbench.cloud.identity import AccessDenied, DeviceIdentity, check_token, sas_token
+from edge_gateway.testbench.cloud.mqtt_packets import (
     Connack,
     Connect,
     Disconnect,
@@ -63,9 +62,10 @@ from edge_gateway.testbench.mqtt_packets import (
     Unsuback,
     Unsubscribe,
 )
-from edge_gateway.testbench.property_bag import format_property_bag, parse_property_bag
+from edge_gateway.testbench.cloud.property_bag import format_property_bag, parse_property_bag
+from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
+from edge_gateway.testbench.listener import Listener
 from edge_gateway.testbench.receiver import ReceivedMessage
-from edge_gateway.testbench.twin import Twin, TwinRefused
 
 _log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""Azure on one machine: IoT Hub, Device Provisioning Service and IoT Edge, as unmodified clients see them."""
