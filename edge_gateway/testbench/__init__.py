@@ -6,16 +6,13 @@ describes a new sensor or tests a deployment needs it as much as we do. Nothing 
 """
 
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
-from edge_gateway.testbench.cloud.hub import (
-    CloudMessage,
-    DeliveryState,
-    DeviceNotOnline,
-    HubStatistics,
-    LocalHub,
-    MethodResponse,
-    MethodTimedOut,
-)
-from edge_gateway.testbench.cloud.identity import DeviceIdentity, sas_token
+from edge_gateway.testbench.cloud.cloud_messages import CloudMessage, DeliveryState
+from edge_gateway.testbench.cloud.front_door import FrontDoor
+from edge_gateway.testbench.cloud.hub import HubStatistics, LocalHub
+from edge_gateway.testbench.cloud.hub_session import MethodResponse
+from edge_gateway.testbench.cloud.identity import Identity, IdentityName
+from edge_gateway.testbench.cloud.refusals import DeviceNotOnline, MethodTimedOut
+from edge_gateway.testbench.cloud.tokens import sas_token
 from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
 from edge_gateway.testbench.fault_proxy import FaultProxy, ProxyMode
 from edge_gateway.testbench.listener import free_loopback_address
@@ -25,10 +22,12 @@ __all__ = [
     "CloudMessage",
     "DeliveryAccount",
     "DeliveryState",
-    "DeviceIdentity",
     "DeviceNotOnline",
     "FaultProxy",
+    "FrontDoor",
     "HubStatistics",
+    "Identity",
+    "IdentityName",
     "LocalAuthority",
     "LocalHub",
     "MethodResponse",

@@ -40,6 +40,8 @@ class ReceivedMessage(NamedTuple):
     """Event loop time, seconds, for measuring."""
     enqueued_ns: int
     """Wall time, nanoseconds since 1970-01-01T00:00:00Z."""
+    module_id: str = ""
+    """The module on the device that sent it; empty for the device itself."""
 
 
 class SeqSet:

@@ -67,7 +67,7 @@ async def test_a_certificate_of_an_unknown_authority(tmp_path: Path, authority: 
         await site.gateway.start_reading()
         await told(site, "shows a certificate that cannot be trusted", refused=True)
         assert site.network.connections > 0
-        assert (site.hub.statistics.connections, site.hub.statistics.denied) == (0, 0)
+        assert (site.hub.statistics.connections, site.hub.door.statistics.denied) == (0, 0)
         assert (await site.gateway.stop()).code == 0
         ca_file.write_text(authority.ca_pem)
         await site.gateway.start_reading()

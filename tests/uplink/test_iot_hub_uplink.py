@@ -24,8 +24,8 @@ from edge_gateway.clock import NS_PER_S
 from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
 from edge_gateway.errors import ConfigError, UplinkLost, UplinkRefused
 from edge_gateway.records import CommandResult, CommandStatus, Reading
-from edge_gateway.testbench import DeliveryAccount, DeliveryState, DeviceIdentity, FaultProxy, LocalAuthority, LocalHub
-from edge_gateway.testbench.cloud.identity import check_token
+from edge_gateway.testbench import DeliveryAccount, DeliveryState, FaultProxy, LocalAuthority, LocalHub
+from edge_gateway.testbench.cloud import tokens
 from edge_gateway.uplink import iot_hub
 from edge_gateway.uplink.commands import HTTP_STATUS
 from edge_gateway.uplink.delivery import Delivery
@@ -114,9 +114,9 @@ def test_a_token_is_what_the_documentation_says(key: bytes, host: str, device: s
 def test_the_hub_accepts_a_token_until_it_ends(key: bytes, device: str) -> None:
     """The bench's hub, which reads tokens by itself, takes it."""
     text = base64.b64encode(key).decode()
-    identity = DeviceIdentity(device, text, text, generation_id="1")
     token = sas_token(OneKey(key), "any", f"plant.example.net/devices/{device}", 1000)
-    assert check_token(token, identity, "plant.example.net", now_s=999) == 1000
+    resource = f"plant.example.net/devices/{device}"
+    assert tokens.check(token, keys=[text], resource=resource, now_s=999) == 1000
 
 
 async def test_a_key_that_is_not_there_is_a_refusal(hub: HubFarSide, gateway: RecordingDownlink) -> None:
@@ -174,7 +174,7 @@ async def test_tokens_are_renewed_before_they_end_and_nothing_is_lost(
     assert account.faults() == []
     assert sum(account.records.values()) == appended
     assert account.repeated_messages == 0
-    assert (hub.hub.statistics.taken_over, hub.hub.statistics.denied) == (0, 0)
+    assert (hub.hub.statistics.taken_over, hub.hub.door.statistics.denied) == (0, 0)
     names = [each["event"] for each in events]
     assert names.count("uplink.renewing") >= 3
     assert "uplink.disconnected" not in names

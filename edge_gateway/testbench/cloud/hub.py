@@ -1,18 +1,20 @@
-"""An IoT Hub on the own machine, for devices with symmetric keys: MQTT 3.1.1 over TLS as IoT Hub speaks it.
+"""An IoT Hub on the own machine, that unmodified clients connect to.
 
-Unmodified clients connect to it: the device SDK, any MQTT client that follows the documented topics, the gateway. It
-keeps to the hub's rules where a gateway could stumble over them: who may connect and until when, one connection a
-device, keep-alive, sizes, topics. What breaks MQTT or these rules is disconnected without a reason, as at IoT Hub.
+It keeps to the hub's rules where a gateway could stumble over them: who may connect and until when, one connection a
+device, keep-alive, sizes, topics, and, if it is given a tier, rates and the daily quota. What breaks MQTT or these
+rules is disconnected without a reason, as at IoT Hub.
 
 - Device to cloud: each message goes to `on_message` and into `messages`, then it is confirmed.
 - Cloud to device: `send_c2d` queues; a message is done when the device has confirmed it; a reconnect sends it again.
-- Twin: GET, reported patches, desired patches. Direct methods: `invoke_method`.
-- Faults, switched while it runs: `refuse`, `freeze`, `drop_connections`, `withhold_pubacks`, `duplicate_pubacks`.
+- Twins: GET, reported patches, desired patches. Direct methods: `invoke_method`.
+- Faults are the front door's, switched while it runs; the hub passes the usual ones on (`refuse`, `freeze`, ...).
 - Tests wait for what they expect with `until`, never by sleeping.
 
-State lives in memory and in one event loop; nothing here is thread-safe. The device SDK blocks the thread that sets
-one of its handlers (`on_message_received` and the like) until the hub has answered: where client and hub share an event
-loop, set them from another thread, with `asyncio.to_thread(setattr, client, ...)`.
+By itself the hub opens a front door of its own. Several services share one: `FrontDoor([hub, dps], ...)`.
+
+State lives in one event loop; nothing here is thread-safe. The device SDK blocks the thread that sets one of its
+handlers (`on_message_received` and the like) until the hub has answered: where client and hub share an event loop, set
+them from another thread, with `asyncio.to_thread(setattr, client, ...)`.
 
 ```python
 authority = LocalAuthority()
@@ -27,122 +29,61 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import enum
+import itertools
 import random
-import re
-import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 from urllib.parse import parse_qs
 
 import orjson
-import structlog
+from cryptography import x509
 
-from edge_gateway.clock import NS_PER_S, Clock, SystemClock, rfc3339
+from edge_gateway.clock import NS_PER_S, Clock, SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
-from edge_gateway.testbench.cloud.identity import AccessDenied, DeviceIdentity, check_token, sas_token
-from edge_gateway.testbench.cloud.mqtt_packets import (
-    Connack,
-    Connect,
-    Disconnect,
-    MalformedPacket,
-    Packet,
-    PacketReader,
-    Pingreq,
-    Pingresp,
-    Puback,
-    Publish,
-    Suback,
-    Subscribe,
-    Unsuback,
-    Unsubscribe,
+from edge_gateway.testbench.cloud.access import AccessControl
+from edge_gateway.testbench.cloud.cloud_messages import (
+    LIFETIME_NS,
+    MAX_C2D_BYTES,
+    Ack,
+    CloudMessage,
+    CloudQueue,
+    Outcome,
 )
-from edge_gateway.testbench.cloud.property_bag import format_property_bag, parse_property_bag
-from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
-from edge_gateway.testbench.listener import Listener
+from edge_gateway.testbench.cloud.front_door import MQTT_PORT, FrontDoor
+from edge_gateway.testbench.cloud.hub_session import DeviceRecord, HubSession, MethodResponse
+from edge_gateway.testbench.cloud.identity import (
+    Authentication,
+    Identity,
+    IdentityName,
+    IdentityRegistry,
+    SymmetricKeys,
+)
+from edge_gateway.testbench.cloud.mqtt_connection import MAX_MESSAGE_BYTES, MqttConnection
+from edge_gateway.testbench.cloud.mqtt_packets import Connect
+from edge_gateway.testbench.cloud.refusals import (
+    AccessDenied,
+    DeviceNotOnline,
+    LimitExceeded,
+    MethodTimedOut,
+    Throttled,
+)
+from edge_gateway.testbench.cloud.throttle import Operation, Throttle
+from edge_gateway.testbench.cloud.tokens import POLICY_RIGHTS, Policy, Right, sas_token
+from edge_gateway.testbench.cloud.topics import METHODS
+from edge_gateway.testbench.cloud.twin import Twin
 from edge_gateway.testbench.receiver import ReceivedMessage
 
-_log = structlog.get_logger()
+if TYPE_CHECKING:  # aiohttp costs a third of the start and is needed for HTTPS only
+    from aiohttp import web
 
-MQTT_PORT = 8883
-MAX_D2C_BYTES = 256 * 1024
-"""Body, names and values of properties together."""
-MAX_C2D_BYTES = 64 * 1024
-MAX_C2D_QUEUED = 50
 MAX_METHOD_PAYLOAD_BYTES = 128 * 1024
-_MAX_PACKET_BYTES = MAX_D2C_BYTES + 65_535 + 16
-"""A message of the largest size under the longest topic MQTT has."""
-_CONNECT_WITHIN_S = 30.0
-_TLS_WITHIN_S = 10.0
-_CLOSE_WITHIN_S = 1.0
-"""For the peer's part of a TLS close; one that is silent is cut off."""
-_KEEP_ALIVE_FACTOR = 1.5
-_MAX_SILENCE_S = 1767.0
-_NOT_AUTHORISED = 5
-
-_TWIN_RESPONSES = "$iothub/twin/res/#"
-_DESIRED_PATCHES = "$iothub/twin/PATCH/properties/desired/#"
-_METHODS = "$iothub/methods/POST/#"
-_TWIN_GET = "$iothub/twin/GET/?$rid="
-_REPORTED_PATCH = "$iothub/twin/PATCH/properties/reported/?$rid="
-_METHOD_RESPONSE = re.compile(r"\$iothub/methods/res/(-?\d{1,9})/\?\$rid=([^&]+)")
-
-
-class DeviceNotOnline(BenchError):
-    """A direct method's device is not connected, has not subscribed to methods, or left before it answered."""
-
-
-class MethodTimedOut(BenchError):
-    """A direct method's device did not answer in time."""
-
-
-class MethodResponse(NamedTuple):
-    """A device's answer to a direct method."""
-
-    status: int
-    payload: Value
-
-
-class DeliveryState(enum.Enum):
-    """Where a cloud-to-device message is."""
-
-    QUEUED = "queued"
-    """Waits for the device to connect and subscribe."""
-    SENT = "sent"
-    """Is with the device, which has not confirmed it."""
-    COMPLETED = "completed"
-    """The device has confirmed it."""
-
-
-class CloudMessage:
-    """A cloud-to-device message and its way to the device."""
-
-    def __init__(self, packet_id: int, topic: str, body: bytes) -> None:
-        self._publish = Publish(topic, body, 1, packet_id)
-        self._completed = asyncio.get_running_loop().create_future()
-        self.state = DeliveryState.QUEUED
-        self.attempts = 0
-        """How often it was sent."""
-
-    async def completed(self) -> None:
-        """Wait until the device has confirmed the message."""
-        await asyncio.shield(self._completed)
-
-    def _packet(self, qos: int) -> Publish:
-        self.state = DeliveryState.SENT
-        self.attempts += 1
-        if not qos:
-            return self._publish._replace(qos=0, packet_id=0)
-        return self._publish._replace(dup=self.attempts > 1)
-
-    def _complete(self) -> None:
-        self.state = DeliveryState.COMPLETED
-        self._completed.set_result(None)
+_LONGEST_TIMER_S = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -151,43 +92,39 @@ class HubStatistics:
 
     connections: int = 0
     """CONNECTs accepted."""
-    denied: int = 0
-    """CONNECTs answered with "not authorised"."""
     taken_over: int = 0
     """Connections dropped because their device connected again."""
-    violations: int = 0
-    """Connections closed because the client broke MQTT or the hub's rules."""
     messages: int = 0
     """Device-to-cloud messages, repeats included."""
 
 
-class _Device:
-    """What the hub knows about one device, connected or not."""
+class HubEvent(NamedTuple):
+    """A device-to-cloud message as readers of the hub's events get it."""
 
-    def __init__(self, identity: DeviceIdentity) -> None:
-        self.identity = identity
-        self.twin = Twin()
-        self.connection: _Connection | None = None
-        self.session_kept = False
-        self.kept_c2d_qos: int | None = None
-        """QoS of the cloud-to-device subscription that a session without CleanSession keeps over connections."""
-        self.c2d: deque[CloudMessage] = deque()
-        """Not yet completed, oldest first."""
-        self._packet_ids = 0
+    sequence: int
+    """Grows by one with each message, from 0."""
+    message: ReceivedMessage
 
-    def next_packet_id(self) -> int:
-        """At most `MAX_C2D_QUEUED` are in use at a time, so that going round never meets one that is."""
-        self._packet_ids = self._packet_ids % 0xFFFF + 1
-        return self._packet_ids
+
+class FeedbackRecord(NamedTuple):
+    """How a cloud-to-device message ended whose sender wanted to know."""
+
+    original_message_id: str
+    enqueued_ns: int
+    """When it ended; wall time, nanoseconds since 1970-01-01T00:00:00Z."""
+    outcome: Outcome
+    device_id: str
+    generation_id: str
 
 
 class LocalHub:
-    """An IoT Hub for tests and demonstrations. Use it as an async context manager.
+    """An IoT Hub for tests, development and demonstrations. Use it as an async context manager.
 
     Args:
-        authority: signs the hub's certificate, for `host_name` and `address`.
+        authority: signs the certificate of the hub's own front door; not needed behind another.
         address: the IPv4 address to listen on; see `free_loopback_address`.
-        port: 8883 is the only one the device SDK connects to; 0 takes a free one.
+        port: for MQTT; 8883 is the only one the device SDK connects to; 0 takes a free one.
+        https_port: for HTTPS and MQTT over WebSocket; None offers neither.
         host_name: the hub's name in user names and tokens; `address` if None, because clients that do not resolve names
             connect to the address by that name.
         certificate: shown to clients in place of one that is in order, to test that they refuse it.
@@ -195,137 +132,327 @@ class LocalHub:
         rng: makes the keys of devices that are added without.
         on_message: called with each device-to-cloud message before it is confirmed. It must not raise.
         keep_messages: how many of the newest messages `messages` holds; None holds all.
+        tier: whose rates and quota hold, e.g. `S1`; None allows everything.
+        units: how many of that tier.
 
     Raises:
-        BenchError: on entering, the address cannot be used.
+        BenchError: on entering, the address cannot be used, or there is no authority.
     """
 
     def __init__(
         self,
         *,
-        authority: LocalAuthority,
+        authority: LocalAuthority | None = None,
         address: str = "127.0.0.1",
         port: int = MQTT_PORT,
+        https_port: int | None = None,
         host_name: str | None = None,
         certificate: ServerCertificate | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         on_message: Callable[[ReceivedMessage], None] | None = None,
         keep_messages: int | None = None,
+        tier: str | None = None,
+        units: int = 1,
     ) -> None:
         self.host_name = host_name if host_name is not None else address
         self.statistics = HubStatistics()
         self.messages: deque[ReceivedMessage] = deque(maxlen=keep_messages)
         """Device-to-cloud messages, oldest first, repeats included."""
-        if certificate is None:
-            certificate = authority.server_certificate(dict.fromkeys((self.host_name, address)))
-        self._tls = certificate.context()
-        self._listener = Listener(address, port, self._arrive)
+        self.feedback: deque[FeedbackRecord] = deque()
+        """Ends of cloud-to-device messages that their senders wanted to hear of; taken by who reads them."""
+        self.trusted_cas: list[x509.Certificate] = []
+        """Whose device certificates are accepted for identities that prove themselves by a CA."""
+        self.registry = IdentityRegistry(self._identity_changed)
+        self._authority, self._certificate = authority, certificate
+        self._address, self._port, self._https_port = address, port, https_port
         self._clock = clock if clock is not None else SystemClock()
         self._rng = rng if rng is not None else random.SystemRandom()
         self._on_message = on_message
-        self._devices: dict[str, _Device] = {}
-        self._connections: set[_Connection] = set()
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self._thawed = asyncio.Event()
-        self._thawed.set()
+        self._records: dict[IdentityName, DeviceRecord] = {}
         self._waiters: list[asyncio.Future[None]] = []
-        self._requests = 0
-        self._puback_copies = 1
-        self._pubacks_withheld = False
+        self._requests = itertools.count(1)
+        self._locks = itertools.count(1)
+        self.policies = {
+            name: Policy(name, rights, self.new_key(), self.new_key()) for name, rights in POLICY_RIGHTS.items()
+        }
+        self._access = AccessControl(self.host_name, self.registry, self.policies, self.trusted_cas, self._clock)
+        self.throttle = Throttle(tier, units, clock=self._clock, loop_time=lambda: asyncio.get_running_loop().time())
+        self._door: FrontDoor | None = None
+        self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._listener.open()
+        if self._authority is None:
+            raise BenchError("nobody to sign the hub's certificate", where=self.host_name, remedy="Pass an authority")
+        self._door = FrontDoor(
+            [self],
+            authority=self._authority,
+            address=self._address,
+            mqtt_port=self._port,
+            https_port=self._https_port,
+            certificate=self._certificate,
+            clock=self._clock,
+        )
+        await self._resources.enter_async_context(self._door)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.close()
-        handshakes = list(self._handshakes)
-        for handshake in handshakes:
-            handshake.cancel()
-        await asyncio.gather(*handshakes, return_exceptions=True)
-        for connection in list(self._connections):
-            connection.drop("hub closed")
-        await self.until(lambda: not self._connections)
+        await self._resources.aclose()
+
+    @property
+    def door(self) -> FrontDoor:
+        """The hub's own front door.
+
+        Raises:
+            BenchError: it has none: it was not entered, or stands behind another's.
+        """
+        if self._door is None:
+            raise BenchError("the hub has no front door of its own", where=self.host_name, remedy="Enter the hub")
+        return self._door
 
     @property
     def address(self) -> str:
         """Where it listens."""
-        return self._listener.address
+        return self._address
 
     @property
     def port(self) -> int:
-        """Where it listens; known after entering if a free one was asked for."""
-        return self._listener.port
+        """Where it listens for MQTT; known after entering if a free one was asked for."""
+        return self.door.mqtt_port
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the hub holds; it is judged again at each change. The caller sets a time limit."""
         while not condition():
-            change = asyncio.get_running_loop().create_future()
-            self._waiters.append(change)
-            await change
+            await self._change()
 
     # Identity registry
 
     def add_device(
-        self, device_id: str, primary_key: str | None = None, secondary_key: str | None = None
-    ) -> DeviceIdentity:
+        self,
+        device_id: str,
+        primary_key: str | None = None,
+        secondary_key: str | None = None,
+        *,
+        authentication: Authentication | None = None,
+        edge: bool = False,
+        scope: str = "",
+    ) -> Identity:
         """Register a device; keys are base64, drawn if not given.
 
+        Args:
+            device_id: its id.
+            primary_key: with `secondary_key`, for a device that signs tokens.
+            secondary_key: see there.
+            authentication: for one that proves itself otherwise; keys are then not taken.
+            edge: it may host modules and be a parent.
+            scope: the parent's, for a device behind one; an edge device gets its own.
+
         Raises:
-            BenchError: the id is taken or not valid, or a key is not.
+            IdentityExists: the id is taken.
+            BenchError: the id is not valid, or a key is not.
         """
-        if device_id in self._devices:
-            raise BenchError("the device exists already", where=device_id, remedy="Remove it first")
-        identity = DeviceIdentity(
-            device_id,
-            primary_key if primary_key is not None else self._new_key(),
-            secondary_key if secondary_key is not None else self._new_key(),
-            generation_id=str(self._clock.now_ns()),
+        generation_id = str(self._clock.now_ns())
+        if edge and not scope:
+            scope = f"ms-azure-iot-edge://{device_id}-{generation_id}"
+        if authentication is None:
+            authentication = SymmetricKeys(
+                primary_key if primary_key is not None else self.new_key(),
+                secondary_key if secondary_key is not None else self.new_key(),
+            )
+        return self.registry.add(
+            Identity(IdentityName(device_id), authentication, generation_id, edge=edge, scope=scope)
         )
-        self._devices[device_id] = _Device(identity)
-        return identity
+
+    def add_module(
+        self,
+        device_id: str,
+        module_id: str,
+        *,
+        authentication: Authentication | None = None,
+        managed_by: str = "",
+    ) -> Identity:
+        """Register a module on a device, with drawn keys if nothing else is given.
+
+        Raises:
+            IdentityExists: the id is taken.
+            IdentityNotFound: no such device.
+            BenchError: the id is not valid, or the device has as many modules as it may have.
+        """
+        if authentication is None:
+            authentication = SymmetricKeys(self.new_key(), self.new_key())
+        name = IdentityName(device_id, module_id)
+        return self.registry.add(Identity(name, authentication, str(self._clock.now_ns()), managed_by=managed_by))
 
     def remove_device(self, device_id: str) -> None:
-        """Forget a device, with its twin and queue, and drop its connection."""
-        device = self._device(device_id)
-        del self._devices[device_id]
-        if device.connection is not None:
-            device.connection.drop("removed")
+        """Forget a device, with its modules, twins and queue, and drop its connections."""
+        self.registry.remove(IdentityName(device_id))
+
+    def remove_module(self, device_id: str, module_id: str) -> None:
+        """Forget a module, with its twin, and drop its connection."""
+        self.registry.remove(IdentityName(device_id, module_id))
 
     def set_enabled(self, device_id: str, enabled: bool) -> None:
         """Let a device connect, or drop its connection and turn it away."""
-        device = self._device(device_id)
-        device.identity = replace(device.identity, enabled=enabled)
-        if not enabled and device.connection is not None:
-            device.connection.drop("disabled")
+        self.registry.update(replace(self.identity(device_id), enabled=enabled))
 
     @property
     def device_ids(self) -> list[str]:
         """All registered devices, in the order they were added."""
-        return list(self._devices)
+        return [identity.device_id for identity in self.registry.devices()]
 
-    def identity(self, device_id: str) -> DeviceIdentity:
-        """A device's registry entry."""
-        return self._device(device_id).identity
+    def identity(self, device_id: str, module_id: str = "") -> Identity:
+        """A device's or module's registry entry."""
+        return self.registry.get(IdentityName(device_id, module_id))
 
-    def connection_string(self, device_id: str) -> str:
-        """What a device SDK is configured with. Contains the device's primary key."""
-        identity = self.identity(device_id)
-        return f"HostName={self.host_name};DeviceId={device_id};SharedAccessKey={identity.primary_key}"
+    def record(self, name: IdentityName) -> DeviceRecord:
+        """What the hub knows about a device or module beside its identity.
 
-    def sas_token(self, device_id: str, lifetime_s: float = 3600) -> str:
+        Raises:
+            IdentityNotFound: there is none of that name.
+        """
+        self.registry.get(name)
+        return self._records[name]
+
+    def connection_string(self, device_id: str, module_id: str = "") -> str:
+        """What a device SDK is configured with. Contains the device's or module's primary key."""
+        identity = self.identity(device_id, module_id)
+        module = f"ModuleId={module_id};" if module_id else ""
+        return f"HostName={self.host_name};DeviceId={device_id};{module}SharedAccessKey={identity.primary_key}"
+
+    def service_connection_string(self, policy: str = "iothubowner") -> str:
+        """What a service SDK is configured with. Contains the policy's primary key."""
+        key = self.policies[policy].primary_key
+        return f"HostName={self.host_name};SharedAccessKeyName={policy};SharedAccessKey={key}"
+
+    def sas_token(self, device_id: str, lifetime_s: float = 3600, module_id: str = "") -> str:
         """A token as the device itself would make it, for clients that cannot sign."""
+        identity = self.identity(device_id, module_id)
         expires_s = int(self._clock.now_ns() / NS_PER_S + lifetime_s)
-        return sas_token(f"{self.host_name}/devices/{device_id}", self.identity(device_id).primary_key, expires_s)
+        return sas_token(f"{self.host_name}/{identity.name.path}", identity.primary_key, expires_s)
 
-    def is_connected(self, device_id: str) -> bool:
-        """Whether the device has a connection now."""
-        return self._device(device_id).connection is not None
+    def is_connected(self, device_id: str, module_id: str = "") -> bool:
+        """Whether the device or module has a connection now."""
+        return self.record(IdentityName(device_id, module_id)).session is not None
 
-    # Service side
+    def new_key(self) -> str:
+        """A key for a device or policy, base64."""
+        return base64.b64encode(self._rng.randbytes(32)).decode()
+
+    # Who may do what
+
+    def admit_device(
+        self, name: IdentityName, *, token: str | None, chain: Sequence[x509.Certificate] = ()
+    ) -> tuple[Identity, int | None]:
+        """Decide whether a client is the device or module it says it is.
+
+        Args:
+            name: who it says it is.
+            token: its SAS token, if it has one.
+            chain: its certificates, its own first, that TLS has seen it has the key of.
+
+        Returns:
+            The identity, and the Unix second the client's token ends at, None if it has a certificate.
+
+        Raises:
+            AccessDenied: it is not, or may not connect.
+        """
+        return self._access.admit_device(name, token=token, chain=chain)
+
+    def admit_service(self, token: str, right: Right, path: str = "") -> None:
+        """Decide whether a caller has a right, by a token of one of the hub's policies.
+
+        Args:
+            token: its SAS token.
+            right: what it needs for what it asks for.
+            path: of what it asks for, below the host name, for tokens that are for a part of the hub only.
+
+        Raises:
+            AccessDenied: it has not.
+        """
+        self._access.admit_service(token, right, path)
+
+    # Device to cloud
+
+    def stamps(self, identity: Identity, *, x509: bool = False, model_id: str = "") -> dict[str, str]:
+        """What the hub notes on each message of a client about its connection."""
+        method = {"scope": "module" if identity.module_id else "device", "type": "x509" if x509 else "sas"}
+        stamps = {
+            "iothub-connection-device-id": identity.device_id,
+            "iothub-connection-auth-generation-id": identity.generation_id,
+            "iothub-connection-auth-method": orjson.dumps({**method, "issuer": "iothub"}).decode(),
+        }
+        if identity.module_id:
+            stamps["iothub-connection-module-id"] = identity.module_id
+        if model_id:
+            stamps["dt-dataschema"] = model_id
+        return stamps
+
+    def message_from(
+        self,
+        identity: Identity,
+        properties: Mapping[str, str],
+        system_properties: Mapping[str, str],
+        body: bytes,
+        *,
+        stamps: Mapping[str, str] | None = None,
+    ) -> ReceivedMessage:
+        """A message as the hub takes it from a client.
+
+        Args:
+            identity: who sent it.
+            properties: the application's.
+            system_properties: by their long names.
+            body: what was sent.
+            stamps: the hub's notes on the connection, where they are at hand.
+
+        Raises:
+            LimitExceeded: body and properties are more than 256 KiB together.
+        """
+        size_bytes = len(body) + _properties_bytes(properties.items()) + _properties_bytes(system_properties.items())
+        if size_bytes > MAX_MESSAGE_BYTES:
+            raise LimitExceeded(
+                f"message of {size_bytes} bytes", where=str(identity.name), remedy=f"Send at most {MAX_MESSAGE_BYTES}"
+            )
+        return ReceivedMessage(
+            identity.device_id,
+            system_properties.get("message-id"),
+            properties,
+            {**system_properties, **(stamps if stamps is not None else self.stamps(identity))},
+            body,
+            asyncio.get_running_loop().time(),
+            self._clock.now_ns(),
+            identity.module_id,
+        )
+
+    def receive(self, message: ReceivedMessage) -> None:
+        """Take a device-to-cloud message in, whatever way it came."""
+        record = self._records.get(IdentityName(message.device_id, message.module_id))
+        if record is not None:
+            record.last_activity_ns = message.enqueued_ns
+        self.statistics.messages += 1
+        self.messages.append(message)
+        if self._on_message is not None:
+            self._on_message(message)
+
+    async def events(self, from_sequence: int | None = None) -> AsyncIterator[HubEvent]:
+        """Device-to-cloud messages as they come, without end.
+
+        Args:
+            from_sequence: begin with this one, or with the oldest that is held; None begins with the next to come.
+        """
+        wanted = self.statistics.messages if from_sequence is None else from_sequence
+        while True:
+            while self.statistics.messages <= wanted:
+                await self._change()
+            first = self.statistics.messages - len(self.messages)
+            wanted = max(wanted, first)
+            for message in list(itertools.islice(self.messages, wanted - first, None)):
+                yield HubEvent(wanted, message)
+                wanted += 1
+
+    # Cloud to device
 
     def send_c2d(
         self,
@@ -334,53 +461,146 @@ class LocalHub:
         properties: Mapping[str, str | None] | None = None,
         *,
         message_id: str | None = None,
+        system_properties: Mapping[str, str] | None = None,
+        expires_ns: int | None = None,
+        ack: Ack | str = Ack.NONE,
     ) -> CloudMessage:
         """Send a cloud-to-device message now or as soon as the device listens.
 
+        Args:
+            device_id: to whom.
+            body: what.
+            properties: the application's; None is a name without a value.
+            message_id: the sender's own, by which feedback names the message.
+            system_properties: others of the system's, by their long names.
+            expires_ns: wall time, nanoseconds since 1970-01-01T00:00:00Z; None is an hour from now.
+            ack: of which ends the sender wants to hear by `feedback`.
+
         Raises:
-            BenchError: no such device, its queue is full, or the message is too large.
+            IdentityNotFound: no such device.
+            LimitExceeded: its queue is full, or the message is too large.
+            Throttled: too many messages for the hub's tier.
         """
-        device = self._device(device_id)
+        queue = self.record(IdentityName(device_id)).c2d
         properties = properties if properties is not None else {}
         size_bytes = len(body) + _properties_bytes(properties.items())
         if size_bytes > MAX_C2D_BYTES:
-            raise BenchError(f"{size_bytes} bytes to a device", where=device_id, remedy=f"Send at most {MAX_C2D_BYTES}")
-        if len(device.c2d) >= MAX_C2D_QUEUED:
-            raise BenchError(
-                f"{MAX_C2D_QUEUED} messages wait for the device already",
-                where=device_id,
-                remedy="Let the device confirm some",
+            raise LimitExceeded(
+                f"{size_bytes} bytes to a device", where=device_id, remedy=f"Send at most {MAX_C2D_BYTES}"
             )
-        system = {"to": f"/devices/{device_id}/messages/devicebound"}
+        self.throttle.admit(Operation.C2D, device_id)
+        system = {"to": f"/devices/{device_id}/messages/devicebound", **(system_properties or {})}
         if message_id is not None:
             system["message-id"] = message_id
-        topic = f"devices/{device_id}/messages/devicebound/{format_property_bag(properties, system)}"
-        message = CloudMessage(device.next_packet_id(), topic, body)
-        device.c2d.append(message)
-        if device.connection is not None:
-            device.connection.send_queued_c2d()
-            device.connection.flush()
+        now_ns = self._clock.now_ns()
+        message = CloudMessage(
+            device_id,
+            body,
+            properties,
+            system,
+            queue.next_packet_id(),
+            now_ns,
+            expires_ns if expires_ns is not None else now_ns + LIFETIME_NS,
+            Ack(ack),
+        )
+        queue.expire(now_ns)
+        queue.add(message)
+        left_s = max(0.0, (message.expires_ns - now_ns) / NS_PER_S)
+        asyncio.get_running_loop().call_later(min(left_s, _LONGEST_TIMER_S), self._expire_c2d, queue)
+        session = self.record(IdentityName(device_id)).session
+        if session is not None:
+            session.send_c2d()
         return message
 
-    def twin(self, device_id: str) -> Twin:
-        """A device's twin, to read. Change desired properties with `patch_desired`."""
-        return self._device(device_id).twin
+    def receive_c2d(self, device_id: str) -> CloudMessage | None:
+        """Hand out the oldest waiting message under a lock of a minute, for a device that asks by HTTPS.
 
-    def patch_desired(self, device_id: str, patch: Mapping[str, Value]) -> int:
-        """Change desired properties, tell the device if it listens, and return their new version.
+        Raises:
+            IdentityNotFound: no such device.
+        """
+        queue = self.record(IdentityName(device_id)).c2d
+        return queue.take(self._clock.now_ns(), asyncio.get_running_loop().time(), self.next_lock_token())
+
+    def complete_c2d(self, device_id: str, lock_token: str) -> None:
+        """Be done with a message a device has taken.
+
+        Raises:
+            MessageLockLost: the lock has ended.
+            IdentityNotFound: no such device.
+        """
+        queue = self.record(IdentityName(device_id)).c2d
+        queue.end(queue.held(lock_token), Outcome.SUCCESS)
+        self.changed()
+
+    def reject_c2d(self, device_id: str, lock_token: str) -> None:
+        """Be done with a message a device does not want. Errors as for `complete_c2d`."""
+        queue = self.record(IdentityName(device_id)).c2d
+        queue.end(queue.held(lock_token), Outcome.REJECTED)
+        self.changed()
+
+    def abandon_c2d(self, device_id: str, lock_token: str) -> None:
+        """Take a message back, to hand it out again; after ten times it is over. Errors as for `complete_c2d`."""
+        queue = self.record(IdentityName(device_id)).c2d
+        queue.abandon(queue.held(lock_token))
+        self.changed()
+
+    def purge_c2d(self, device_id: str) -> int:
+        """End all of a device's messages; return how many there were.
+
+        Raises:
+            IdentityNotFound: no such device.
+        """
+        return self.record(IdentityName(device_id)).c2d.purge()
+
+    def next_lock_token(self) -> str:
+        """A name for a lock on a message."""
+        return f"{next(self._locks):08x}-0000-0000-0000-000000000000"
+
+    # Twins
+
+    def twin(self, device_id: str, module_id: str = "") -> Twin:
+        """A device's or module's twin; use `patch_desired` and the like to change what the device is told of."""
+        return self.record(IdentityName(device_id, module_id)).twin
+
+    def patch_desired(self, device_id: str, patch: Mapping[str, Value], module_id: str = "") -> int:
+        """Merge a patch into desired properties, tell the device, and return the new version.
 
         Raises:
             TwinRefused: the patch breaks a limit; nothing was changed.
+            IdentityNotFound: no such device or module.
         """
-        device = self._device(device_id)
-        version = device.twin.patch_desired(patch)
-        if device.connection is not None:
-            topic = f"$iothub/twin/PATCH/properties/desired/?$version={version}"
-            body = orjson.dumps({**patch, "$version": version})
-            device.connection.publish(_DESIRED_PATCHES, topic, body)
-            device.connection.flush()
-        self._changed()
+        record = self.record(IdentityName(device_id, module_id))
+        version = record.twin.patch_desired(patch)
+        if record.session is not None:
+            record.session.notify_desired(patch, version)
+        self.changed()
         return version
+
+    def replace_desired(self, device_id: str, members: Mapping[str, Value], module_id: str = "") -> int:
+        """Put other desired properties in place of all there are, tell the device, and return the new version.
+
+        Raises:
+            TwinRefused: they break a limit; nothing was changed.
+            IdentityNotFound: no such device or module.
+        """
+        record = self.record(IdentityName(device_id, module_id))
+        version = record.twin.replace_desired(members)
+        if record.session is not None:
+            record.session.notify_desired(record.twin.desired, version)
+        self.changed()
+        return version
+
+    def patch_tags(self, device_id: str, patch: Mapping[str, Value], module_id: str = "") -> None:
+        """Merge a patch into a twin's tags.
+
+        Raises:
+            TwinRefused: the patch breaks a limit; nothing was changed.
+            IdentityNotFound: no such device or module.
+        """
+        self.twin(device_id, module_id).patch_tags(patch)
+        self.changed()
+
+    # Direct methods
 
     async def invoke_method(
         self,
@@ -388,6 +608,7 @@ class LocalHub:
         name: str,
         payload: Value = None,
         *,
+        module_id: str = "",
         timeout_s: float = 30.0,
         connect_timeout_s: float = 0.0,
     ) -> MethodResponse:
@@ -397,516 +618,146 @@ class LocalHub:
             device_id: whose method.
             name: the method.
             payload: JSON for the method.
+            module_id: whose, if it is a module's.
             timeout_s: how long the device may take to answer.
             connect_timeout_s: how long to wait for a device that is not connected.
 
         Raises:
             DeviceNotOnline: the device is not listening, or left without an answer.
             MethodTimedOut: it did not answer in time.
-            BenchError: no such device, or the payload is too large.
+            IdentityNotFound: no such device or module.
+            LimitExceeded: the payload is too large.
         """
-        device = self._device(device_id)
+        record = self.record(IdentityName(device_id, module_id))
+        where = str(IdentityName(device_id, module_id))
         body = orjson.dumps(payload)
         if len(body) > MAX_METHOD_PAYLOAD_BYTES:
-            raise BenchError(
-                f"{len(body)} bytes of method payload",
-                where=device_id,
-                remedy=f"Send at most {MAX_METHOD_PAYLOAD_BYTES}",
+            raise LimitExceeded(
+                f"{len(body)} bytes of method payload", where=where, remedy=f"Send at most {MAX_METHOD_PAYLOAD_BYTES}"
             )
 
         def listens() -> bool:
-            return device.connection is not None and device.connection.listens_to(_METHODS)
+            return record.session is not None and record.session.listens_to(METHODS)
 
         try:
             async with asyncio.timeout(connect_timeout_s):
                 await self.until(listens)
         except TimeoutError:
             raise DeviceNotOnline(
-                "the device does not listen to methods", where=device_id, remedy="Connect and subscribe it"
+                "the device does not listen to methods", where=where, remedy="Connect and subscribe it"
             ) from None
         # `listens` has just said that there is one, in this very step of the event loop.
-        connection = cast("_Connection", device.connection)
-        answer = connection.request_method(self._next_request_id(), name, body)
+        session = cast("HubSession", record.session)
+        answer = session.request_method(f"{next(self._requests):x}", name, body)
         try:
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
             raise MethodTimedOut(
-                f"no answer to {name} within {timeout_s} s", where=device_id, remedy="Allow for more time"
+                f"no answer to {name} within {timeout_s} s", where=where, remedy="Allow for more time"
             ) from None
 
-    # Faults
+    # Faults, of the hub's own front door
 
     def refuse(self, on: bool) -> None:
         """Refuse new TCP connections. Those there are stay; see `drop_connections`."""
-        if on:
-            self._listener.close()
-        else:
-            self._listener.open()
+        self.door.refuse(on)
 
     def drop_connections(self, device_id: str | None = None) -> None:
         """Cut the connection of one device, or all, without a word."""
-        for connection in list(self._connections):
-            if device_id is None or connection.device_id == device_id:
-                connection.drop("fault injected")
+        self.door.drop_connections(device_id)
 
     def freeze(self, on: bool) -> None:
-        """Read nothing and answer nothing on all connections, new ones included, until switched off again.
-
-        Nothing times out on the hub's side in between. What it has to say waits, and is said afterwards.
-        """
-        if on:
-            self._thawed.clear()
-        else:
-            self._thawed.set()
-        for connection in self._connections:
-            connection.freeze(on)
+        """Read nothing and answer nothing on all connections, new ones included, until switched off again."""
+        self.door.freeze(on)
 
     def withhold_pubacks(self, on: bool) -> None:
         """Take messages in and do not confirm them; switched off, those still connected get their confirmations."""
-        self._pubacks_withheld = on
-        if not on:
-            for connection in self._connections:
-                connection.release_pubacks()
+        self.door.withhold_pubacks(on)
 
     def duplicate_pubacks(self, on: bool) -> None:
         """Confirm each message twice."""
-        self._puback_copies = 2 if on else 1
+        self.door.faults.puback_copies = 2 if on else 1
 
-    # What connections need
+    # front_door.Service
 
-    @property
-    def _frozen(self) -> bool:
-        return not self._thawed.is_set()
+    def accepts(self, connect: Connect) -> bool:
+        """Whether the user name is for this hub."""
+        return (connect.username or "").partition("/")[0].lower() == self.host_name.lower()
 
-    def _arrive(self, accepted: socket.socket) -> None:
-        handshake = asyncio.create_task(self._shake_hands(accepted), name=f"testbench-hub-tls-{self.address}")
-        self._handshakes.add(handshake)
-        handshake.add_done_callback(self._handshakes.discard)
-
-    async def _shake_hands(self, accepted: socket.socket) -> None:
+    def admit(self, connect: Connect, connection: MqttConnection) -> HubSession:
+        """Let a device or module in."""
+        # Today's `{hub}/{client id}/?api-version=...`, and the older form without the question mark.
+        rest = (connect.username or "").partition("/")[2]
+        if not connect.client_id or not rest.startswith(f"{connect.client_id}/"):
+            raise AccessDenied("the user name is not for this client id", where=connect.client_id)
+        query = parse_qs(rest[len(connect.client_id) + 1 :].removeprefix("?"))
+        if "api-version" not in query:
+            raise AccessDenied("the user name has no api-version", where=connect.client_id)
+        name = IdentityName(*connect.client_id.partition("/")[::2])
+        token = connect.password.decode(errors="replace") if connect.password is not None else None
         try:
-            await self._thawed.wait()
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _Connection(self, self._clock),
-                accepted,
-                ssl=self._tls,
-                ssl_handshake_timeout=_TLS_WITHIN_S,
-                ssl_shutdown_timeout=_CLOSE_WITHIN_S,
-            )
-        except OSError as error:  # TLS errors are OSErrors, too; the client sees its own side of it
-            _log.info("testbench.hub.tls_failed", cause=str(error))
+            self.throttle.admit(Operation.CONNECT, str(name))
+        except Throttled as error:
+            raise AccessDenied(error.what, where=str(name)) from None
+        identity, expires_s = self.admit_device(name, token=token, chain=connection.client_chain)
+        record = self._records[name]
+        record.model_id = query.get("model-id", [record.model_id])[0]
+        return HubSession(self, identity, record, connect, expires_s, record.model_id)
 
-    def _admit(self, packet: Connect) -> tuple[_Device, int]:
-        """Decide whether a client may connect; return its device and the Unix second its token ends at.
+    def routes(self) -> Sequence[web.RouteDef]:
+        """What the hub answers over HTTPS, to devices and to services."""
+        from edge_gateway.testbench.cloud import device_rest, service_rest
 
-        Raises:
-            AccessDenied: it may not.
-        """
-        # Today's `{hub}/{device}/?api-version=...`, and the older form without the question mark.
-        host_name, _, rest = (packet.username or "").partition("/")
-        device_id, _, query = rest.partition("/")
-        if host_name.lower() != self.host_name.lower() or device_id != packet.client_id:
-            raise AccessDenied("the user name is not for this hub and client id", where=packet.client_id)
-        if "api-version" not in parse_qs(query.removeprefix("?")):
-            raise AccessDenied("the user name has no api-version", where=device_id)
-        device = self._devices.get(device_id)
-        if device is None:
-            raise AccessDenied("no such device", where=device_id)
-        if not device.identity.enabled:
-            raise AccessDenied("the device is disabled", where=device_id)
-        if packet.password is None:
-            raise AccessDenied("no password", where=device_id)
-        token = packet.password.decode(errors="replace")
-        return device, check_token(token, device.identity, self.host_name, self._clock.now_ns() / NS_PER_S)
+        return [*device_rest.routes(self), *service_rest.routes(self)]
 
-    def _receive(self, message: ReceivedMessage) -> None:
-        self.statistics.messages += 1
-        self.messages.append(message)
-        if self._on_message is not None:
-            self._on_message(message)
-
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Have those who wait with `until` look again."""
         if self._waiters:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def _device(self, device_id: str) -> _Device:
-        try:
-            return self._devices[device_id]
-        except KeyError:
-            raise BenchError("no such device", where=device_id, remedy="Add it to the hub") from None
+    def now_ns(self) -> int:
+        """The hub's wall time, nanoseconds since 1970-01-01T00:00:00Z."""
+        return self._clock.now_ns()
 
-    def _next_request_id(self) -> str:
-        self._requests += 1
-        return f"{self._requests:x}"
+    # Own matters
 
-    def _new_key(self) -> str:
-        return base64.b64encode(self._rng.randbytes(32)).decode()
+    async def _change(self) -> None:
+        change = asyncio.get_running_loop().create_future()
+        self._waiters.append(change)
+        await change
 
+    def _identity_changed(self, name: IdentityName, identity: Identity | None) -> None:
+        record = self._records.get(name)
+        if identity is None:
+            del self._records[name]
+        elif record is None:
+            self._records[name] = DeviceRecord(Twin(self._clock), CloudQueue(self._c2d_ended))
+        if record is not None and record.session is not None and (identity is None or not identity.enabled):
+            record.session.drop("removed" if identity is None else "disabled")
+        self.changed()
 
-class _RuleBroken(Exception):
-    """A client did what the hub does not allow; its connection is closed."""
+    def _expire_c2d(self, queue: CloudQueue) -> None:
+        queue.expire(self._clock.now_ns())
+        self.changed()
 
-
-class _Connection(asyncio.Protocol):
-    """One client, from TLS handshake to end.
-
-    Replies are gathered while a batch of bytes is worked through and written at once: a TLS record and a system call
-    for each of them would cost more than all the rest.
-    """
-
-    def __init__(self, hub: LocalHub, clock: Clock) -> None:
-        self._hub = hub
-        self._clock = clock
-        self._loop = asyncio.get_running_loop()
-        self._reader = PacketReader(_MAX_PACKET_BYTES)
-        self._outgoing: list[bytes] = []
-        self._withheld: list[bytes] = []
-        self._device: _Device | None = None
-        self._over = False
-        self._heard_s = self._loop.time()
-        self._silence_s = _CONNECT_WITHIN_S
-        self._token_ends_s: float | None = None
-        self._watching: asyncio.TimerHandle | None = None
-        self._backed_up = False
-        self._clean = True
-        self._will: ReceivedMessage | None = None
-        """What is received if the client goes without DISCONNECT."""
-        self._subscriptions: dict[str, int] = {}
-        self._c2d_unconfirmed: dict[int, CloudMessage] = {}
-        self._method_calls: dict[str, asyncio.Future[MethodResponse]] = {}
-        self._events = self._devicebound = ""
-        self._stamps: dict[str, str] = {}
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # TCP is a stream
-        self._hub._connections.add(self)
-        self.freeze(self._hub._frozen)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it with this name
-        self._end()
-        self._hub._connections.discard(self)
-        self._hub._changed()
-
-    def pause_writing(self) -> None:
-        self._backed_up = True
-        self._steer_reading()
-
-    def resume_writing(self) -> None:
-        self._backed_up = False
-        self._steer_reading()
-
-    def data_received(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
-        broken: Exception | None = None
-        try:
-            packets = self._reader.feed(data)
-        except MalformedPacket as error:
-            packets, broken = list(error.packets), error
-        try:
-            for packet in packets:
-                if self._over:
-                    return
-                self._handle(packet)
-        except _RuleBroken as error:
-            broken = error
-        self.flush()
-        if broken is not None and not self._over:
-            self._hub.statistics.violations += 1
-            self.drop(f"violation: {broken.args[0]}")
-        self._hub._changed()
-
-    # What the hub asks for
-
-    @property
-    def device_id(self) -> str:
-        """Whose connection it is; empty before CONNECT."""
-        return self._device.identity.device_id if self._device is not None else ""
-
-    def listens_to(self, topic_filter: str) -> bool:
-        """Whether the client has subscribed."""
-        return topic_filter in self._subscriptions
-
-    def publish(self, topic_filter: str, topic: str, payload: bytes) -> None:
-        """Send to a subscriber, at most once; nothing happens if it is none."""
-        if topic_filter in self._subscriptions:
-            self._outgoing.append(Publish(topic, payload).encode())
-
-    def send_queued_c2d(self) -> None:
-        """Send what waits for the device if it listens."""
-        qos = self._subscriptions.get(self._devicebound)
-        if qos is None or self._device is None:
+    def _c2d_ended(self, message: CloudMessage) -> None:
+        outcome = message.outcome
+        if outcome is None or not message.ack.wants(outcome):
             return
-        for message in [queued for queued in self._device.c2d if queued.state is DeliveryState.QUEUED]:
-            packet = message._packet(qos)
-            self._outgoing.append(packet.encode())
-            if qos:
-                self._c2d_unconfirmed[packet.packet_id] = message
-            else:
-                self._complete_c2d(message)
-
-    def request_method(self, request_id: str, name: str, body: bytes) -> asyncio.Future[MethodResponse]:
-        """Call a direct method; the future has the answer, or DeviceNotOnline."""
-        answer = self._method_calls[request_id] = self._loop.create_future()
-        answer.add_done_callback(lambda _: self._method_calls.pop(request_id, None))
-        self.publish(_METHODS, f"$iothub/methods/POST/{name}/?$rid={request_id}", body)
-        self.flush()
-        return answer
-
-    def release_pubacks(self) -> None:
-        """Send the confirmations that were withheld."""
-        self._outgoing += self._withheld
-        self._withheld.clear()
-        self.flush()
-
-    def freeze(self, on: bool) -> None:
-        """Stop or go on reading, writing and watching the time."""
-        self._steer_reading()
-        if self._watching is not None:
-            self._watching.cancel()
-        if not on and not self._over:
-            self._heard_s = self._loop.time()
-            self.flush()
-            self._watch()
-
-    def flush(self) -> None:
-        """Write what was gathered."""
-        if self._outgoing and not self._over and not self._hub._frozen:
-            self._transport.write(b"".join(self._outgoing))
-            self._outgoing.clear()
-
-    def drop(self, reason: str) -> None:
-        """Cut the connection without a word to the client."""
-        if not self._over:
-            _log.info("testbench.hub.dropped", device=self.device_id, reason=reason)
-        self._end()
-        self._transport.abort()
-
-    # Packets
-
-    def _handle(self, packet: Packet) -> None:
-        if self._device is None:
-            if not isinstance(packet, Connect):
-                raise _RuleBroken("the first packet is not CONNECT")
-            self._connect(packet)
-            return
-        match packet:
-            case Publish():
-                self._published(self._device, packet)
-            case Puback():
-                message = self._c2d_unconfirmed.pop(packet.packet_id, None)
-                if message is not None:
-                    self._complete_c2d(message)
-            case Subscribe():
-                self._subscribe(self._device, packet)
-            case Unsubscribe():
-                for topic_filter in packet.topic_filters:
-                    self._subscriptions.pop(topic_filter, None)
-                self._keep_session(self._device)
-                self._outgoing.append(Unsuback(packet.packet_id).encode())
-            case Pingreq():
-                self._outgoing.append(Pingresp().encode())
-            case Disconnect():
-                self._will = None
-                self._close()
-            case _:
-                raise _RuleBroken(f"{type(packet).__name__} from a client")
-
-    def _connect(self, packet: Connect) -> None:
-        try:
-            device, self._token_ends_s = self._hub._admit(packet)
-        except AccessDenied as error:
-            _log.info("testbench.hub.denied", client_id=packet.client_id, reason=error.what)
-            self._hub.statistics.denied += 1
-            self._outgoing.append(Connack(_NOT_AUTHORISED).encode())
-            self._close()
-            return
-        device_id = device.identity.device_id
-        self._events = f"devices/{device_id}/messages/events/"
-        self._devicebound = f"devices/{device_id}/messages/devicebound/#"
-        self._stamps = {
-            "iothub-connection-device-id": device_id,
-            "iothub-connection-auth-generation-id": device.identity.generation_id,
-            "iothub-connection-auth-method": '{"scope":"device","type":"sas","issuer":"iothub"}',
-        }
-        if (will := packet.will) is not None:
-            if not will.topic.startswith(self._events):
-                raise _RuleBroken("will for another topic than the device's events")
-            message = self._message(will.topic, will.payload, will.retain)
-            self._will = message._replace(properties={**message.properties, "iothub-MessageType": "Will"})
-        if device.connection is not None:
-            self._hub.statistics.taken_over += 1
-            device.connection.drop("connected again")
-        self._clean = packet.clean_session
-        session_present = device.session_kept and not self._clean
-        device.session_kept = not self._clean
-        if not session_present:
-            device.kept_c2d_qos = None
-        elif device.kept_c2d_qos is not None:
-            self._subscriptions[self._devicebound] = device.kept_c2d_qos
-        self._device, device.connection = device, self
-        self._hub.statistics.connections += 1
-        keep_alive_s = packet.keep_alive_s * _KEEP_ALIVE_FACTOR
-        self._silence_s = min(keep_alive_s, _MAX_SILENCE_S) if keep_alive_s else _MAX_SILENCE_S
-        self._watch()
-        self._outgoing.append(Connack(0, session_present).encode())
-        self.send_queued_c2d()
-        _log.info("testbench.hub.connected", device=device_id, session_present=session_present)
-
-    def _published(self, device: _Device, packet: Publish) -> None:
-        topic = packet.topic
-        if packet.qos > 1:
-            raise _RuleBroken("QoS 2")
-        if topic.startswith(self._events):
-            self._hub._receive(self._message(topic, packet.payload, packet.retain))
-            if packet.qos:
-                self._confirm(packet.packet_id)
-            return
-        if packet.qos:
-            self._outgoing.append(Puback(packet.packet_id).encode())
-        if topic.startswith(_TWIN_GET):
-            self._respond_twin(200, topic.removeprefix(_TWIN_GET), None, device.twin.document())
-        elif topic.startswith(_REPORTED_PATCH):
-            self._patch_reported(device, topic.removeprefix(_REPORTED_PATCH), packet.payload)
-        elif (answer := _METHOD_RESPONSE.fullmatch(topic)) is not None:
-            self._answer_method(answer[2], int(answer[1]), packet.payload)
-        else:
-            raise _RuleBroken(f"publish to {topic}")
-
-    def _message(self, topic: str, payload: bytes, retain: bool) -> ReceivedMessage:
-        try:
-            properties, system = parse_property_bag(topic[len(self._events) :])
-        except ValueError:
-            raise _RuleBroken("property bag is not percent-encoded UTF-8") from None
-        if retain:
-            properties["mqtt-retain"] = "true"
-        size_bytes = len(payload) + _properties_bytes(properties.items()) + _properties_bytes(system.items())
-        if size_bytes > MAX_D2C_BYTES:
-            raise _RuleBroken(f"message of {size_bytes} bytes")
-        message_id = system.get("message-id")
-        system.update(self._stamps)
-        return ReceivedMessage(
-            self._stamps["iothub-connection-device-id"],
-            message_id,
-            properties,
-            system,
-            payload,
-            self._heard_s,
-            self._clock.now_ns(),
+        identity = self.registry.get(IdentityName(message.device_id))
+        self.feedback.append(
+            FeedbackRecord(
+                message.system_properties.get("message-id", ""),
+                self._clock.now_ns(),
+                outcome,
+                message.device_id,
+                identity.generation_id,
+            )
         )
-
-    def _confirm(self, packet_id: int) -> None:
-        target = self._withheld if self._hub._pubacks_withheld else self._outgoing
-        target += [Puback(packet_id).encode()] * self._hub._puback_copies
-
-    def _subscribe(self, device: _Device, packet: Subscribe) -> None:
-        allowed = (self._devicebound, _TWIN_RESPONSES, _DESIRED_PATCHES, _METHODS)
-        granted: list[int | None] = []
-        for topic_filter, qos in packet.subscriptions:
-            if topic_filter in allowed:
-                self._subscriptions[topic_filter] = min(qos, 1)
-                granted.append(min(qos, 1))
-            else:
-                granted.append(None)
-        self._keep_session(device)
-        self._outgoing.append(Suback(packet.packet_id, tuple(granted)).encode())
-        self.send_queued_c2d()
-
-    def _keep_session(self, device: _Device) -> None:
-        device.kept_c2d_qos = None if self._clean else self._subscriptions.get(self._devicebound)
-
-    def _patch_reported(self, device: _Device, request_id: str, payload: bytes) -> None:
-        try:
-            version = device.twin.patch_reported(orjson.loads(payload))
-        except (orjson.JSONDecodeError, TwinRefused) as error:
-            failure = {
-                "errorCode": 400,
-                "trackingId": request_id,
-                "message": str(error),
-                "timestampUtc": rfc3339(self._clock.now_ns()),
-            }
-            self._respond_twin(400, request_id, None, failure)
-        else:
-            self._respond_twin(204, request_id, version, None)
-
-    def _respond_twin(
-        self, status: int, request_id: str, version: int | None, document: Mapping[str, Any] | None
-    ) -> None:
-        suffix = "" if version is None else f"&$version={version}"
-        body = b"" if document is None else orjson.dumps(document)
-        self.publish(_TWIN_RESPONSES, f"$iothub/twin/res/{status}/?$rid={request_id}{suffix}", body)
-
-    def _answer_method(self, request_id: str, status: int, payload: bytes) -> None:
-        answer = self._method_calls.get(request_id)
-        if answer is None or answer.done():
-            return  # late: the caller has given up
-        try:
-            answer.set_result(MethodResponse(status, orjson.loads(payload) if payload else None))
-        except orjson.JSONDecodeError:
-            raise _RuleBroken("method response is not JSON") from None
-
-    def _complete_c2d(self, message: CloudMessage) -> None:
-        if self._device is not None:
-            self._device.c2d.remove(message)
-        message._complete()
-
-    # Time and end
-
-    def _steer_reading(self) -> None:
-        if self._hub._frozen or self._backed_up:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
-
-    def _watch(self) -> None:
-        """End a client that was silent too long or whose token has ended; look again when that may be so."""
-        if self._watching is not None:
-            self._watching.cancel()
-        look_s = self._heard_s + self._silence_s
-        if look_s <= self._loop.time():
-            self.drop("silent")
-            return
-        if self._token_ends_s is not None:
-            left_s = self._token_ends_s - self._clock.now_ns() / NS_PER_S
-            if left_s <= 0:
-                self.drop("token ended")
-                return
-            look_s = min(look_s, self._loop.time() + left_s)
-        self._watching = self._loop.call_at(look_s, self._watch)
-
-    def _close(self) -> None:
-        """Say what is to be said, then close in order."""
-        self.flush()
-        self._end()
-        self._transport.close()
-
-    def _end(self) -> None:
-        """Leave the device as it is without this connection. May be called again."""
-        if self._over:
-            return
-        self._over = True
-        if self._watching is not None:
-            self._watching.cancel()
-        if self._device is not None and self._device.connection is self:
-            self._device.connection = None
-        for message in self._c2d_unconfirmed.values():
-            message.state = DeliveryState.QUEUED
-        for answer in list(self._method_calls.values()):
-            if not answer.done():
-                answer.set_exception(DeviceNotOnline("the device left without an answer", where=self.device_id))
-        if self._will is not None and self._device is not None:
-            now_s, now_ns = self._loop.time(), self._clock.now_ns()
-            self._hub._receive(self._will._replace(received_s=now_s, enqueued_ns=now_ns))
-        self._hub._changed()
 
 
 def _properties_bytes(properties: Iterable[tuple[str, str | None]]) -> int:

@@ -118,7 +118,7 @@ async def test_not_authorised(hub: LocalHub, authority: LocalAuthority) -> None:
     async with tls_client(hub, authority) as client:
         client.send(Connect("sensor-1", username=f"{hub.host_name}/sensor-1/?api-version=2021-04-12"))
         assert await client.receive(Connack) == Connack(5)
-    assert hub.statistics.denied == 6
+    assert hub.door.statistics.denied == 6
     assert hub.statistics.connections == 0
 
 
@@ -203,7 +203,7 @@ async def test_not_connect_first(hub: LocalHub, authority: LocalAuthority, data:
     async with tls_client(hub, authority) as client:
         client.send_bytes(data)
         await client.closed()
-    assert hub.statistics.violations == 1
+    assert hub.door.statistics.violations == 1
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ async def test_violations(hub: LocalHub, authority: LocalAuthority, data: bytes)
     async with connected_client(hub, authority) as client:
         client.send_bytes(Publish(EVENTS, b"before", 1, 7).encode() + data)
         assert await client.receive(Puback) == Puback(7)
-        await soon(hub.until(lambda: hub.statistics.violations == 1))
+        await soon(hub.until(lambda: hub.door.statistics.violations == 1))
         await soon(hub.until(lambda: not hub.is_connected("sensor-1")))
     assert [message.body for message in hub.messages] == [b"before"]
 

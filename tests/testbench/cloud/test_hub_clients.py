@@ -146,7 +146,7 @@ async def test_sdk_wrong_key(hub: LocalHub, authority: LocalAuthority) -> None:
     async with sdk_client(symmetric_key_client(hub, authority, key)) as client:
         with pytest.raises(exceptions.CredentialError):
             await client.connect()
-    assert hub.statistics.denied == 1
+    assert hub.door.statistics.denied == 1
 
 
 async def test_sdk_expired_token(authority: LocalAuthority, address: str) -> None:
