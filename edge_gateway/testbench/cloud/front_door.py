@@ -108,8 +108,9 @@ class FrontDoor:
         self.address = address
         self._services = list(services)
         self._clock = clock if clock is not None else SystemClock()
-        names = dict.fromkeys((*(service.host_name for service in services), address))
-        self._own_certificate = certificate if certificate is not None else authority.server_certificate(names)
+        self.names = list(dict.fromkeys((*(service.host_name for service in services), address)))
+        """What its certificate is for."""
+        self._own_certificate = certificate if certificate is not None else authority.server_certificate(self.names)
         self._tls = ServerTls(self._own_certificate, client_certificates=True)
         self._listeners: dict[int, Listener] = {}
         self._mqtt_port, self._https_port = mqtt_port, https_port
@@ -183,6 +184,12 @@ class FrontDoor:
         for connection in list(self._connections):
             if label is None or connection.label == label:
                 connection.drop("fault injected")
+
+    def expire_tokens(self, label: str | None = None) -> None:
+        """Cut off one client, or all, as at the end of its token; those without a token stay."""
+        for connection in list(self._connections):
+            if label is None or connection.label == label:
+                connection.expire()
 
     def freeze(self, on: bool) -> None:
         """Read nothing and answer nothing on all MQTT connections, and shake no hands, until switched off again.

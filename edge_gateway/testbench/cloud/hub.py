@@ -177,7 +177,7 @@ class LocalHub:
             name: Policy(name, rights, self.new_key(), self.new_key()) for name, rights in POLICY_RIGHTS.items()
         }
         self._access = AccessControl(self.host_name, self.registry, self.policies, self.trusted_cas, self._clock)
-        self.throttle = Throttle(tier, units, clock=self._clock, loop_time=lambda: asyncio.get_running_loop().time())
+        self.use_tier(tier, units)
         self._door: FrontDoor | None = None
         self._resources = AsyncExitStack()
 
@@ -339,6 +339,38 @@ class LocalHub:
     def new_key(self) -> str:
         """A key for a device or policy, base64."""
         return base64.b64encode(self._rng.randbytes(32)).decode()
+
+    def rotate_keys(self, device_id: str, module_id: str = "") -> Identity:
+        """Give a device or module new keys and drop its connection.
+
+        Raises:
+            IdentityNotFound: no such device or module.
+            BenchError: it has no keys.
+        """
+        identity = self.identity(device_id, module_id)
+        if not isinstance(identity.authentication, SymmetricKeys):
+            raise BenchError("it has no keys", where=str(identity.name), remedy="It proves itself by certificate")
+        keys = SymmetricKeys(self.new_key(), self.new_key())
+        identity = self.registry.update(replace(identity, authentication=keys))
+        session = self._records[identity.name].session
+        if session is not None:
+            session.drop("keys rotated")
+        return identity
+
+    def use_tier(self, tier: str | None, units: int = 1) -> None:
+        """Hold devices and services to a tier's rates and quota from now on; None to none."""
+        self.throttle = Throttle(tier, units, clock=self._clock, loop_time=lambda: asyncio.get_running_loop().time())
+
+    def forget_state(self) -> None:
+        """Forget what the hub knows about devices but for their identities: twins, queues, sessions that are kept.
+
+        For a hub that comes back from a disaster; those connected are dropped.
+        """
+        for name, record in self._records.items():
+            if record.session is not None:
+                record.session.drop("state lost")
+            self._records[name] = DeviceRecord(Twin(self._clock), CloudQueue(self._c2d_ended))
+        self.changed()
 
     # Who may do what
 

@@ -289,6 +289,11 @@ class MqttConnection(asyncio.Protocol):
             look_s = min(look_s, self._loop.time() + left_s)
         self._watching = self._loop.call_at(look_s, self.watch)
 
+    def expire(self) -> None:
+        """Cut the connection off as at the end of its token, if it has one."""
+        if self._session is not None and self._session.expires_s is not None:
+            self.drop("token ended")
+
     def drop(self, reason: str) -> None:
         """Cut the connection without a word to the client."""
         if not self._over:
