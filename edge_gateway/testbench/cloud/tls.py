@@ -1,9 +1,8 @@
 """TLS for servers that ask for a client certificate and take any.
 
 IoT Hub and DPS meet certificates they have never seen: a self-signed one is known by its thumbprint, and whose it has
-to be turns out only when the device has said who it is. So the handshake lets every certificate through and hands it on.
-What it does prove is that the client has the certificate's key. Whom to believe is for the server to say; `chains_to`
-helps.
+to be turns out only when the device has said who it is. So the handshake lets every certificate through and passes it
+on. What it does prove is that the client has the key. Whom to believe is for the server to say; `chains_to` helps.
 
 Python's `ssl` refuses such certificates and cannot be told otherwise, so this is pyOpenSSL. asyncio drives it as it
 drives `ssl`: all it wants of a TLS context is `wrap_bio`, and of what that returns a few methods of `ssl.SSLObject`.
@@ -126,9 +125,7 @@ def chains_to(chain: Sequence[x509.Certificate], authorities: Sequence[x509.Cert
         .store(Store(list(authorities)))
         .time(now)
         .extension_policies(
-            ca_policy=ExtensionPolicy.permit_all().require_present(
-                x509.BasicConstraints, Criticality.AGNOSTIC, validator=None
-            ),
+            ca_policy=ExtensionPolicy.permit_all().require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None),
             ee_policy=ExtensionPolicy.permit_all(),
         )
         .build_client_verifier()
@@ -189,7 +186,7 @@ class _Connection:
         self.server_name = (self._tls.get_servername() or b"").decode("ascii", "replace")
         try:
             self.client_chain = _shown_to(self._tls)
-        except ValueError as error:  # OpenSSL is not as strict as those who have to read it
+        except (ValueError, KeyError, x509.InvalidVersion) as error:  # OpenSSL is not as strict as cryptography
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"unreadable client certificate: {error}") from error
 
     def read(self, size: int, buffer: memoryview | None = None) -> bytes | int:
@@ -256,7 +253,11 @@ def _shown_to(tls: SSL.Connection) -> tuple[x509.Certificate, ...]:
     own = tls.get_peer_certificate(as_cryptography=True)
     if own is None:
         return ()
-    return (own, *(tls.get_peer_cert_chain(as_cryptography=True) or ()))  # at a server, OpenSSL keeps the two apart
+    above = tls.get_peer_cert_chain(as_cryptography=True) or ()  # at a server, OpenSSL keeps these apart
+    for certificate in (own, *above):
+        # Names are parsed when first asked for: a fault in one has to show here, and not in the midst of a service.
+        _ = certificate.subject, certificate.issuer
+    return (own, *above)
 
 
 def _reason(error: Exception) -> str:
