@@ -118,6 +118,10 @@ class CloudQueue:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def waiting(self) -> list[CloudMessage]:
+        """All of them, oldest first."""
+        return list(self._messages)
+
     def next_packet_id(self) -> int:
         """An id for a new message. So few are in use at a time that going round never meets one that is."""
         self._packet_ids = self._packet_ids % 0xFFFF + 1
@@ -136,6 +140,7 @@ class CloudQueue:
                 remedy="Let the device confirm some",
             )
         self._messages.append(message)
+        self._packet_ids = message.packet_id
 
     def take(self, now_ns: int, now_s: float, lock_token: str) -> CloudMessage | None:
         """Hand out the oldest message that waits, under a lock; None if there is none.

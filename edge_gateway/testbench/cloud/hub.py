@@ -166,7 +166,8 @@ class LocalHub:
         self.registry = IdentityRegistry(self._identity_changed)
         self._authority, self._certificate = authority, certificate
         self._address, self._port, self._https_port = address, port, https_port
-        self._clock = clock if clock is not None else SystemClock()
+        self.clock = clock if clock is not None else SystemClock()
+        """Wall time, by which tokens end."""
         self._rng = rng if rng is not None else random.SystemRandom()
         self._on_message = on_message
         self._records: dict[IdentityName, DeviceRecord] = {}
@@ -176,7 +177,7 @@ class LocalHub:
         self.policies = {
             name: Policy(name, rights, self.new_key(), self.new_key()) for name, rights in POLICY_RIGHTS.items()
         }
-        self._access = AccessControl(self.host_name, self.registry, self.policies, self.trusted_cas, self._clock)
+        self._access = AccessControl(self.host_name, self.registry, self.policies, self.trusted_cas, self.clock)
         self.use_tier(tier, units)
         self._door: FrontDoor | None = None
         self._resources = AsyncExitStack()
@@ -191,7 +192,7 @@ class LocalHub:
             mqtt_port=self._port,
             https_port=self._https_port,
             certificate=self._certificate,
-            clock=self._clock,
+            clock=self.clock,
         )
         await self._resources.enter_async_context(self._door)
         return self
@@ -225,7 +226,13 @@ class LocalHub:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the hub holds; it is judged again at each change. The caller sets a time limit."""
         while not condition():
-            await self._change()
+            await self.change()
+
+    async def change(self) -> None:
+        """Wait for the next moment at which something may have changed."""
+        change = asyncio.get_running_loop().create_future()
+        self._waiters.append(change)
+        await change
 
     # Identity registry
 
@@ -253,7 +260,7 @@ class LocalHub:
             IdentityExists: the id is taken.
             BenchError: the id is not valid, or a key is not.
         """
-        generation_id = str(self._clock.now_ns())
+        generation_id = str(self.clock.now_ns())
         if edge and not scope:
             scope = f"ms-azure-iot-edge://{device_id}-{generation_id}"
         if authentication is None:
@@ -283,7 +290,7 @@ class LocalHub:
         if authentication is None:
             authentication = SymmetricKeys(self.new_key(), self.new_key())
         name = IdentityName(device_id, module_id)
-        return self.registry.add(Identity(name, authentication, str(self._clock.now_ns()), managed_by=managed_by))
+        return self.registry.add(Identity(name, authentication, str(self.clock.now_ns()), managed_by=managed_by))
 
     def remove_device(self, device_id: str) -> None:
         """Forget a device, with its modules, twins and queue, and drop its connections."""
@@ -329,7 +336,7 @@ class LocalHub:
     def sas_token(self, device_id: str, lifetime_s: float = 3600, module_id: str = "") -> str:
         """A token as the device itself would make it, for clients that cannot sign."""
         identity = self.identity(device_id, module_id)
-        expires_s = int(self._clock.now_ns() / NS_PER_S + lifetime_s)
+        expires_s = int(self.clock.now_ns() / NS_PER_S + lifetime_s)
         return sas_token(f"{self.host_name}/{identity.name.path}", identity.primary_key, expires_s)
 
     def is_connected(self, device_id: str, module_id: str = "") -> bool:
@@ -359,7 +366,7 @@ class LocalHub:
 
     def use_tier(self, tier: str | None, units: int = 1) -> None:
         """Hold devices and services to a tier's rates and quota from now on; None to none."""
-        self.throttle = Throttle(tier, units, clock=self._clock, loop_time=lambda: asyncio.get_running_loop().time())
+        self.throttle = Throttle(tier, units, clock=self.clock, loop_time=lambda: asyncio.get_running_loop().time())
 
     def forget_state(self) -> None:
         """Forget what the hub knows about devices but for their identities: twins, queues, sessions that are kept.
@@ -369,7 +376,7 @@ class LocalHub:
         for name, record in self._records.items():
             if record.session is not None:
                 record.session.drop("state lost")
-            self._records[name] = DeviceRecord(Twin(self._clock), CloudQueue(self._c2d_ended))
+            self._records[name] = DeviceRecord(Twin(self.clock), CloudQueue(self._c2d_ended))
         self.changed()
 
     # Who may do what
@@ -454,7 +461,7 @@ class LocalHub:
             {**system_properties, **(stamps if stamps is not None else self.stamps(identity))},
             body,
             asyncio.get_running_loop().time(),
-            self._clock.now_ns(),
+            self.clock.now_ns(),
             identity.module_id,
         )
 
@@ -477,7 +484,7 @@ class LocalHub:
         wanted = self.statistics.messages if from_sequence is None else from_sequence
         while True:
             while self.statistics.messages <= wanted:
-                await self._change()
+                await self.change()
             first = self.statistics.messages - len(self.messages)
             wanted = max(wanted, first)
             for message in list(itertools.islice(self.messages, wanted - first, None)):
@@ -524,7 +531,7 @@ class LocalHub:
         system = {"to": f"/devices/{device_id}/messages/devicebound", **(system_properties or {})}
         if message_id is not None:
             system["message-id"] = message_id
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         message = CloudMessage(
             device_id,
             body,
@@ -536,13 +543,24 @@ class LocalHub:
             Ack(ack),
         )
         queue.expire(now_ns)
-        queue.add(message)
-        left_s = max(0.0, (message.expires_ns - now_ns) / NS_PER_S)
-        asyncio.get_running_loop().call_later(min(left_s, _LONGEST_TIMER_S), self._expire_c2d, queue)
+        self.enqueue_c2d(message)
         session = self.record(IdentityName(device_id)).session
         if session is not None:
             session.send_c2d()
+        self.changed()
         return message
+
+    def enqueue_c2d(self, message: CloudMessage) -> None:
+        """Let a message wait for its device, which hears nothing of it yet.
+
+        Raises:
+            LimitExceeded: the queue is full.
+            IdentityNotFound: no such device.
+        """
+        queue = self.record(IdentityName(message.device_id)).c2d
+        queue.add(message)
+        left_s = max(0.0, (message.expires_ns - self.clock.now_ns()) / NS_PER_S)
+        asyncio.get_running_loop().call_later(min(left_s, _LONGEST_TIMER_S), self._expire_c2d, queue)
 
     def receive_c2d(self, device_id: str) -> CloudMessage | None:
         """Hand out the oldest waiting message under a lock of a minute, for a device that asks by HTTPS.
@@ -551,7 +569,7 @@ class LocalHub:
             IdentityNotFound: no such device.
         """
         queue = self.record(IdentityName(device_id)).c2d
-        return queue.take(self._clock.now_ns(), asyncio.get_running_loop().time(), self.next_lock_token())
+        return queue.take(self.clock.now_ns(), asyncio.get_running_loop().time(), self.next_lock_token())
 
     def complete_c2d(self, device_id: str, lock_token: str) -> None:
         """Be done with a message a device has taken.
@@ -753,27 +771,22 @@ class LocalHub:
 
     def now_ns(self) -> int:
         """The hub's wall time, nanoseconds since 1970-01-01T00:00:00Z."""
-        return self._clock.now_ns()
+        return self.clock.now_ns()
 
     # Own matters
-
-    async def _change(self) -> None:
-        change = asyncio.get_running_loop().create_future()
-        self._waiters.append(change)
-        await change
 
     def _identity_changed(self, name: IdentityName, identity: Identity | None) -> None:
         record = self._records.get(name)
         if identity is None:
             del self._records[name]
         elif record is None:
-            self._records[name] = DeviceRecord(Twin(self._clock), CloudQueue(self._c2d_ended))
+            self._records[name] = DeviceRecord(Twin(self.clock), CloudQueue(self._c2d_ended))
         if record is not None and record.session is not None and (identity is None or not identity.enabled):
             record.session.drop("removed" if identity is None else "disabled")
         self.changed()
 
     def _expire_c2d(self, queue: CloudQueue) -> None:
-        queue.expire(self._clock.now_ns())
+        queue.expire(self.clock.now_ns())
         self.changed()
 
     def _c2d_ended(self, message: CloudMessage) -> None:
@@ -784,7 +797,7 @@ class LocalHub:
         self.feedback.append(
             FeedbackRecord(
                 message.system_properties.get("message-id", ""),
-                self._clock.now_ns(),
+                self.clock.now_ns(),
                 outcome,
                 message.device_id,
                 identity.generation_id,
