@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import orjson
 import typer
 
 from edge_gateway import __version__
-from edge_gateway.cli import check, decode, demo, keys, run, schema, status
 from edge_gateway.errors import CodecError, ConfigError, GatewayError, KeyStoreError
 
-app = typer.Typer(
-    name="edge-gateway",
-    help="A field gateway: binary frames from sensors to Azure IoT Hub, with nothing acknowledged ever lost.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for module in (demo, run, check, status, decode, schema):
-    app.command(module.NAME)(module.command)
-app.add_typer(keys.app, name="keys")
+_COMMANDS = ("demo", "run", "check", "status", "decode", "schema", "keys", "hub")
 
 
-@app.callback(invoke_without_command=True)
+def collect(called: str) -> typer.Typer:
+    """The command line, with the subcommand that is called, or all of them to choose from.
+
+    Only what is called is imported: a gateway that runs for years shall not carry what draws tables.
+    """
+    app = typer.Typer(
+        name="edge-gateway",
+        help="A field gateway: binary frames from sensors to Azure IoT Hub, with nothing acknowledged ever lost.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(invoke_without_command=True)(_options)
+    for name in [called] if called in _COMMANDS else _COMMANDS:
+        module = import_module(f"edge_gateway.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(module.command)
+    return app
+
+
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
@@ -37,7 +49,7 @@ def _options(
 def main() -> None:
     """Run the command line; exits with one of the codes named in `edge_gateway.cli`."""
     try:
-        app()
+        collect(sys.argv[1] if len(sys.argv) > 1 else "")()
     except GatewayError as error:
         if "--json" in sys.argv:
             document = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}

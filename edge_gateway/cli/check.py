@@ -13,8 +13,6 @@ from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import IotHubUplink, PathPort
 
-NAME = "check"
-
 
 def command(
     config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")],

@@ -15,8 +15,6 @@ from rich.table import Table
 from edge_gateway.codec import Codec, compile_profile, load_profile
 from edge_gateway.errors import CodecError
 
-NAME = "decode"
-
 
 def command(
     profile: Annotated[str, typer.Option("--profile", "-p", help="A profile's name, or the path of its file.")],

@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-NAME = "demo"
-
 _UNWATCHED_S = 10.0
 """How long it runs where nobody can stop it by a key and no time is given."""
 

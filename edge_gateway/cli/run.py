@@ -19,8 +19,6 @@ from edge_gateway.config.load import load_config
 from edge_gateway.observability.log import configure_log
 from edge_gateway.observability.status import serve_status
 
-NAME = "run"
-
 
 def command(
     config: Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")],

@@ -13,8 +13,6 @@ from edge_gateway.codec import Profile
 from edge_gateway.config.explain import explain_settings
 from edge_gateway.config.model import GatewayConfig
 
-NAME = "schema"
-
 
 class Document(StrEnum):
     """What a schema can be printed of."""

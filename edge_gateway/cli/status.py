@@ -14,8 +14,6 @@ from rich.table import Table
 from edge_gateway.config.load import load_config
 from edge_gateway.observability.status import ask_status
 
-NAME = "status"
-
 
 def command(
     config: Annotated[Path, typer.Option("--config", "-c", help="The running gateway's configuration file.")],

@@ -34,7 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from edge_gateway.clock import NS_PER_S, Clock, SystemClock
 from edge_gateway.errors import BenchError
 
-_CA_FILE = "bench-ca.pem"
+CA_FILE = "bench-ca.pem"
 _CA_KEY_FILE = "bench-ca-key.pem"
 _ROOT_NAME = "Edge Gateway bench authority"
 _CA_LIFETIME = timedelta(days=3650)
@@ -140,7 +140,7 @@ class LocalAuthority:
             raise BenchError(
                 "this certificate authority may not sign another one",
                 where=_common_name(self.certificate),
-                remedy=f"It was kept by an older version: remove its {_CA_FILE} and {_CA_KEY_FILE} to get a new one",
+                remedy=f"It was kept by an older version: remove its {CA_FILE} and {_CA_KEY_FILE} to get a new one",
             )
         signed = LocalAuthority(clock=self._clock)
         signed.certificate = (
@@ -222,14 +222,14 @@ class LocalAuthority:
             raise BenchError(
                 f"cannot keep the bench's certificate authority: {error}",
                 where=str(directory),
-                remedy=f"Remove {_CA_FILE} and {_CA_KEY_FILE} there, or name a directory that can be written",
+                remedy=f"Remove {CA_FILE} and {_CA_KEY_FILE} there, or name a directory that can be written",
             ) from error
 
     def _keep_root(self, directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         key, certificate = self._new_root()
         directory.mkdir(parents=True, exist_ok=True)
         _write_private(directory / _CA_KEY_FILE, _key_pem(key))
-        (directory / _CA_FILE).write_text(_pem(certificate))
+        (directory / CA_FILE).write_text(_pem(certificate))
         return key, certificate
 
 
@@ -252,7 +252,7 @@ def self_signed_certificate(
 
 
 def _read_root(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate] | None:
-    key_file, certificate_file = directory / _CA_KEY_FILE, directory / _CA_FILE
+    key_file, certificate_file = directory / _CA_KEY_FILE, directory / CA_FILE
     if not key_file.exists() or not certificate_file.exists():
         return None
     key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)

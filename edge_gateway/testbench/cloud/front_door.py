@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 import structlog
 
 from edge_gateway.clock import Clock, SystemClock
-from edge_gateway.errors import BenchError
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.faults import Faults
 from edge_gateway.testbench.cloud.mqtt_connection import MqttConnection, Session
@@ -112,8 +111,8 @@ class FrontDoor:
         """What its certificate is for."""
         self._own_certificate = certificate if certificate is not None else authority.server_certificate(self.names)
         self._tls = ServerTls(self._own_certificate, client_certificates=True)
-        self._listeners: dict[int, Listener] = {}
-        self._mqtt_port, self._https_port = mqtt_port, https_port
+        self._listeners: dict[str, Listener] = {}
+        self._https_port = https_port
         self._connections: set[MqttConnection] = set()
         self._deserted = asyncio.Event()
         self._deserted.set()
@@ -121,7 +120,7 @@ class FrontDoor:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._https: HttpsService | None = None
-        self.offer(mqtt_port, self.make_connection)
+        self.offer("mqtt", mqtt_port, self.make_connection)
 
     async def __aenter__(self) -> Self:
         if self._https_port is not None:
@@ -131,7 +130,7 @@ class FrontDoor:
             routes = [route for service in self._services for route in service.routes()]
             self._https = HttpsService([*routes, websocket_route(self.make_connection)])
             await self._https.start()
-            self.offer(self._https_port, self._https.make_protocol)
+            self.offer("https", self._https_port, self._https.make_protocol)
         try:
             for listener in self._listeners.values():
                 listener.open()
@@ -145,21 +144,19 @@ class FrontDoor:
     ) -> None:
         await self._leave()
 
-    @property
-    def mqtt_port(self) -> int:
-        """Where it listens; known after entering if a free one was asked for."""
-        return self._listeners[self._mqtt_port].port
+    def ports(self) -> dict[str, int]:
+        """Where it listens, by what is spoken there; free ones are known after entering."""
+        return {spoken: listener.port for spoken, listener in self._listeners.items()}
 
-    @property
-    def https_port(self) -> int:
-        """Where it listens; known after entering if a free one was asked for. Only with HTTPS."""
-        if self._https_port is None:
-            raise BenchError("the front door has no HTTPS", where=self.address, remedy="Give it an https_port")
-        return self._listeners[self._https_port].port
+    def offer(self, spoken: str, port: int, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Speak a protocol behind TLS on a port of its own, from entering on.
 
-    def offer(self, port: int, make_protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Speak a protocol behind TLS on a port of its own, from entering on."""
-        self._listeners[port] = Listener(self.address, port, lambda accepted: self._arrive(accepted, make_protocol))
+        Args:
+            spoken: its name, e.g. `amqp`.
+            port: 0 takes a free one.
+            make_protocol: makes the protocol for one connection.
+        """
+        self._listeners[spoken] = Listener(self.address, port, lambda accepted: self._arrive(accepted, make_protocol))
 
     def make_connection(self) -> MqttConnection:
         """A connection for a client that is about to speak MQTT."""

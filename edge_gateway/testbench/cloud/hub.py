@@ -47,6 +47,7 @@ from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.access import AccessControl
+from edge_gateway.testbench.cloud.blob_store import BlobStore
 from edge_gateway.testbench.cloud.cloud_messages import (
     LIFETIME_NS,
     MAX_C2D_BYTES,
@@ -134,6 +135,7 @@ class LocalHub:
         keep_messages: how many of the newest messages `messages` holds; None holds all.
         tier: whose rates and quota hold, e.g. `S1`; None allows everything.
         units: how many of that tier.
+        blobs: where devices' files go; a store in memory if None. Offered with HTTPS only.
 
     Raises:
         BenchError: on entering, the address cannot be used, or there is no authority.
@@ -154,6 +156,7 @@ class LocalHub:
         keep_messages: int | None = None,
         tier: str | None = None,
         units: int = 1,
+        blobs: BlobStore | None = None,
     ) -> None:
         self.host_name = host_name if host_name is not None else address
         self.statistics = HubStatistics()
@@ -163,6 +166,7 @@ class LocalHub:
         """Ends of cloud-to-device messages that their senders wanted to hear of; taken by who reads them."""
         self.trusted_cas: list[x509.Certificate] = []
         """Whose device certificates are accepted for identities that prove themselves by a CA."""
+        self.blobs = blobs if blobs is not None else BlobStore(clock=clock, rng=rng)
         self.registry = IdentityRegistry(self._identity_changed)
         self._authority, self._certificate = authority, certificate
         self._address, self._port, self._https_port = address, port, https_port
@@ -221,7 +225,7 @@ class LocalHub:
     @property
     def port(self) -> int:
         """Where it listens for MQTT; known after entering if a free one was asked for."""
-        return self.door.mqtt_port
+        return self.door.ports()["mqtt"]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the hub holds; it is judged again at each change. The caller sets a time limit."""
@@ -757,9 +761,14 @@ class LocalHub:
 
     def routes(self) -> Sequence[web.RouteDef]:
         """What the hub answers over HTTPS, to devices and to services."""
-        from edge_gateway.testbench.cloud import device_rest, service_rest
+        from edge_gateway.testbench.cloud import blob_rest, device_rest, event_stream, service_rest
 
-        return [*device_rest.routes(self), *service_rest.routes(self)]
+        return [
+            *device_rest.routes(self, self.blobs),
+            *blob_rest.routes(self.blobs),
+            *event_stream.routes(self),
+            *service_rest.routes(self),
+        ]
 
     def changed(self) -> None:
         """Have those who wait with `until` look again."""

@@ -9,17 +9,14 @@ so that only its owner can read it.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
-import structlog
+from typing_extensions import override  # in `typing` from Python 3.12 on
 
-from edge_gateway.durable_file import replace_durably
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench.cloud.cloud_messages import Ack, CloudMessage
 from edge_gateway.testbench.cloud.hub import LocalHub
@@ -32,14 +29,11 @@ from edge_gateway.testbench.cloud.identity import (
     SymmetricKeys,
     Thumbprints,
 )
+from edge_gateway.testbench.cloud.kept_file import KeptFile
 from edge_gateway.testbench.cloud.tokens import Policy
 from edge_gateway.testbench.cloud.twin import Twin
 
-_log = structlog.get_logger()
-
 FORMAT = 1
-_SETTLE_S = 0.5
-"""Changes come in swarms; one writing serves them all."""
 
 
 def hub_document(hub: LocalHub) -> dict[str, Any]:
@@ -79,7 +73,7 @@ def restore(hub: LocalHub, document: Any) -> None:
         raise BenchError(f"the state is damaged: {error!r}", where=hub.host_name, remedy="Remove it") from error
 
 
-class StateFile:
+class StateFile(KeptFile):
     """Keeps a hub's state in a file. Enter it before the hub, as an async context manager.
 
     Args:
@@ -91,47 +85,20 @@ class StateFile:
     """
 
     def __init__(self, path: Path, hub: LocalHub) -> None:
-        self._path = path
+        super().__init__(path, lambda: orjson.dumps(hub_document(hub), option=orjson.OPT_INDENT_2), hub.change)
         self._hub = hub
-        self._written = b""
-        self._saving: asyncio.Task[None] | None = None
 
+    @override
     async def __aenter__(self) -> Self:
-        try:
-            if self._path.exists():
-                restore(self._hub, orjson.loads(self._path.read_bytes()))
-            self._save()
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise BenchError(
-                f"cannot keep the hub's state: {error}",
-                where=str(self._path),
-                remedy="Remove the file, or name another",
-            ) from error
-        self._saving = asyncio.create_task(self._save_changes(), name="testbench-hub-state")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._saving is not None:
-            self._saving.cancel()
-            await asyncio.wait([self._saving])
-        self._save()
-
-    async def _save_changes(self) -> None:
-        while True:
+        if self.path.exists():
             try:
-                self._save()
-            except OSError as error:
-                _log.warning("testbench.hub.state_not_kept", path=str(self._path), cause=str(error))
-            await self._hub.change()
-            await asyncio.sleep(_SETTLE_S)
-
-    def _save(self) -> None:
-        content = orjson.dumps(hub_document(self._hub), option=orjson.OPT_INDENT_2)
-        if content != self._written:
-            replace_durably(self._path, content)
-            self._written = content
+                document = orjson.loads(self.path.read_bytes())
+            except (OSError, orjson.JSONDecodeError) as error:
+                raise BenchError(
+                    f"cannot be read: {error}", where=str(self.path), remedy="Remove it, or name another directory"
+                ) from error
+            restore(self._hub, document)
+        return await super().__aenter__()
 
 
 def _identity_document(hub: LocalHub, identity: Identity) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -250,14 +251,15 @@ def _let_through(*_certificate: object) -> bool:
 
 
 def _shown_to(tls: SSL.Connection) -> tuple[x509.Certificate, ...]:
-    own = tls.get_peer_certificate(as_cryptography=True)
-    if own is None:
-        return ()
-    above = tls.get_peer_cert_chain(as_cryptography=True) or ()  # at a server, OpenSSL keeps these apart
-    for certificate in (own, *above):
-        # Names are parsed when first asked for: a fault in one has to show here, and not in the midst of a service.
-        _ = certificate.subject, certificate.issuer
-    return (own, *above)
+    with warnings.catch_warnings(action="ignore"):  # of oddities that do not matter here, such as a serial number of 0
+        own = tls.get_peer_certificate(as_cryptography=True)
+        if own is None:
+            return ()
+        above = tls.get_peer_cert_chain(as_cryptography=True) or ()  # at a server, OpenSSL keeps these apart
+        for certificate in (own, *above):
+            # Names are parsed when first asked for: a fault in one is to show here, and not in the midst of a service.
+            _ = certificate.subject, certificate.issuer
+        return (own, *above)
 
 
 def _reason(error: Exception) -> str:
