@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,7 +20,6 @@ app = typer.Typer(help="Azure on this machine: an IoT Hub, provisioning, and sto
 
 _KEPT_MESSAGES = 10_000
 """For readers that come late. What is older is gone: the hub is for development and has to stay small."""
-_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 _Directory = Annotated[Path, typer.Option("--directory", "-d", help="The directory the hub was started with.")]
 
@@ -65,9 +63,10 @@ def start(
         return
     from edge_gateway.observability.log import configure_log
     from edge_gateway.testbench.cloud.local_cloud import LocalCloud
+    from edge_gateway.testbench.listener import may_listen
 
     configure_log(log_level, as_json=json)
-    https_denied = https_port is None and not _may_listen(443)
+    https_denied = https_port is None and not may_listen(443)
     if https_port is None:
         https_port = -1 if https_denied else 443
     cloud = LocalCloud(
@@ -96,6 +95,17 @@ def token(name: Annotated[str, typer.Argument(help="DEVICE or DEVICE/MODULE.")],
     from edge_gateway.testbench.cloud.service_client import HubClient
 
     typer.echo(HubClient(directory).token(*name.partition("/")[::2]))
+
+
+@app.command("key")
+def key(
+    name: Annotated[str, typer.Argument(help="DEVICE or DEVICE/MODULE.")],
+    directory: _Directory,
+) -> None:
+    """Print the primary key, base64, for `edge-gateway keys import` and the like."""
+    from edge_gateway.testbench.cloud.service_client import HubClient
+
+    typer.echo(HubClient(directory).key(*name.partition("/")[::2]))
 
 
 @app.command("events")
@@ -247,15 +257,6 @@ def _announce(cloud: LocalCloud, directory: Path | None, *, https_denied: bool, 
     lines.append("what devices send follows; Ctrl-C ends")
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
-
-
-def _may_listen(port: int) -> bool:
-    if os.geteuid() == 0:
-        return True
-    try:
-        return port >= int(_FIRST_FREE_PORT.read_text())
-    except (OSError, ValueError):
-        return False
 
 
 def _parsed(text: str) -> Any:

@@ -7,10 +7,12 @@ asyncio's servers do not give, the bench needs: the accepted socket before any b
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -22,6 +24,7 @@ _BACKLOG = 512
 """Every sensor's session reconnects at once after an outage; the kernel keeps them until they are accepted."""
 _ACCEPT_PAUSE_S = 0.1
 """After a failed accept, usually for want of file descriptors: trying again at once would spin."""
+_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -110,6 +113,16 @@ def free_loopback_address(rng: random.Random, port: int = 8883) -> str:
         where="127.0.0.0/8",
         remedy="Linux serves all of it; add addresses to the loopback interface on other systems",
     )
+
+
+def may_listen(port: int) -> bool:
+    """Whether this user may listen on a port; on Linux, ports below 1024 are for root unless the system says else."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        return port >= int(_FIRST_FREE_PORT.read_text())
+    except (OSError, ValueError):
+        return port >= 1024
 
 
 def _bound(address: str, port: int) -> socket.socket:

@@ -59,12 +59,17 @@ class HubClient:
         Raises:
             BenchError: the hub has no keys for it.
         """
-        name = f"{device_id}/{module_id}" if module_id else device_id
-        known = self._connections["modules" if module_id else "devices"]
-        if name not in known:
-            raise BenchError("no such device or module, or it has no keys", where=name, remedy="Add it to the hub")
         module = f"/modules/{module_id}" if module_id else ""
-        return self._signed(f"{self._connections['hub']}/devices/{device_id}{module}", known[name])
+        resource = f"{self._connections['hub']}/devices/{device_id}{module}"
+        return self._signed(resource, self._connection_string(device_id, module_id))
+
+    def key(self, device_id: str, module_id: str = "") -> str:
+        """The primary key of a device or module, base64.
+
+        Raises:
+            BenchError: the hub has no keys for it.
+        """
+        return _parts(self._connection_string(device_id, module_id))["SharedAccessKey"]
 
     def call(self, method: str, path: str, document: Any = None, body: bytes | None = None) -> Any:
         """Make a call and return what the answer holds, as JSON has it; None for nothing.
@@ -118,10 +123,22 @@ class HubClient:
             raise BenchError(_reason(answer), where=target.partition("?")[0], remedy="See the hub's log")
         return answer
 
+    def _connection_string(self, device_id: str, module_id: str) -> str:
+        name = f"{device_id}/{module_id}" if module_id else device_id
+        known = self._connections["modules" if module_id else "devices"]
+        if name not in known:
+            raise BenchError("no such device or module, or it has no keys", where=name, remedy="Add it to the hub")
+        connection_string: str = known[name]
+        return connection_string
+
     def _signed(self, resource: str, connection_string: str) -> str:
-        parts = dict(part.partition("=")[::2] for part in connection_string.split(";"))
+        parts = _parts(connection_string)
         expires_s = self._clock.now_ns() // NS_PER_S + _TOKEN_LIFETIME_S
         return sas_token(resource, parts["SharedAccessKey"], expires_s, policy=parts.get("SharedAccessKeyName", ""))
+
+
+def _parts(connection_string: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in connection_string.split(";"))
 
 
 def identity_path(name: str) -> str:
