@@ -241,7 +241,7 @@ class VirtualTpm:
         self._guard.stdin.close()
         if self._run is not None:
             await asyncio.wait({self._run})
-        await self._guard.wait()
+        await self._guard.communicate()  # asyncio is done with a process only when its pipes have ended, too
 
     def _order(self, word: str) -> None:
         assert self._guard.stdin is not None  # noqa: S101 -- asked for when it was started
