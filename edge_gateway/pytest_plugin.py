@@ -7,7 +7,7 @@ async def test_my_device(local_cloud: LocalCloud) -> None:
     await local_cloud.hub.until(lambda: local_cloud.hub.statistics.messages == 1)
 ```
 
-Nothing is imported until a fixture is asked for.
+It stands outside the bench so that the bench is imported only when a fixture is asked for.
 """
 
 from __future__ import annotations
