@@ -103,7 +103,10 @@ class _MemorySession:
         self._hub = hub
         self.broken = asyncio.Event()
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._send(message))
+
+    async def _send(self, message: Message) -> None:
         self._hub.arrive(message)
         if not self._hub.confirming:
             await asyncio.Event().wait()

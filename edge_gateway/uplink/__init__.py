@@ -6,6 +6,7 @@ again, backing off and sending what was not confirmed is done in one place for a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -31,14 +32,13 @@ class Downlink:
 class Session(Protocol):
     """One live connection to a hub or broker."""
 
-    async def send(self, message: Message) -> None:
-        """Deliver one message; return only when the receiver has confirmed it (PUBACK).
+    def send(self, message: Message) -> asyncio.Future[None]:
+        """Begin to deliver one message; what is sent first is written first. Several may be under way.
 
-        Several may run at once; what is started first is written first.
-
-        Raises:
-            UplinkLost: the connection is gone or no confirmation came; the message may or may not have arrived.
-            UplinkRefused: the hub does not want it.
+        Returns:
+            Done when the receiver has confirmed the message (PUBACK). Otherwise it raises UplinkLost, the connection
+            is gone and the message may or may not have arrived, or UplinkRefused, the hub does not want it. Cancel
+            what nobody waits for any more.
         """
         ...
 

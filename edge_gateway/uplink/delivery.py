@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -80,38 +81,31 @@ class Delivery:
         try:
             async with self._uplink.connect(self._downlink) as session:
                 self._came_up()
-                await self._pump(session)
+                flight = _Flight(session, self._settings, self._uplink.endpoint, self._confirmed)
+                ended_by = flight.errors
+                try:
+                    await self._pump(session, flight)
+                finally:
+                    flight.abandon()
         except* UplinkError as errors:
-            ended_by = _leaves(errors)
+            ended_by += _leaves(errors)
         finally:
             self.status.connected = False
             self.status.in_flight = 0
         # Several sends fail together when a connection goes; a refusal among them says more than the loss.
         return next((each for each in ended_by if isinstance(each, UplinkRefused)), ended_by[0])
 
-    async def _pump(self, session: Session) -> None:
-        window = asyncio.Semaphore(self._settings.in_flight)
+    async def _pump(self, session: Session, flight: _Flight) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(session.lost(), name="uplink-lost")
+            group.create_task(flight.failed(), name="uplink-failed")
             while True:
-                await window.acquire()
-                message = await self._buffer.take()
-                group.create_task(self._send(session, message, window), name=f"uplink-send {message.id}")
+                await flight.room()
+                flight.send(await self._buffer.take())
+                self.status.in_flight = len(flight)
 
-    async def _send(self, session: Session, message: Message, window: asyncio.Semaphore) -> None:
-        self.status.in_flight += 1
-        try:
-            async with asyncio.timeout(self._settings.confirm_timeout_s):
-                await session.send(message)
-        except TimeoutError:
-            raise UplinkLost(
-                f"confirmed nothing for {self._settings.confirm_timeout_s:g} s",
-                where=self._uplink.endpoint,
-                remedy="The gateway connects anew",
-            ) from None
-        finally:
-            self.status.in_flight -= 1
-            window.release()
+    def _confirmed(self, message: Message) -> None:
+        self.status.in_flight -= 1
         self._buffer.settle(message)
         self._backoff.reset()
         self.status.messages += 1
@@ -137,6 +131,98 @@ class Delivery:
             reason=str(error),
             retry_s=round(pause_s, 3),
         )
+
+
+class _Flight:
+    """What is on its way in one session and not confirmed.
+
+    No task for each message: most of what a lone reading costs here would be that.
+
+    Args:
+        session: what sends.
+        settings: how many at once, and how long a confirmation may take.
+        endpoint: for errors.
+        on_confirmed: called with each message that was confirmed.
+    """
+
+    def __init__(
+        self, session: Session, settings: DeliverySettings, endpoint: str, on_confirmed: Callable[[Message], None]
+    ) -> None:
+        self._session = session
+        self._most = settings.in_flight
+        self._timeout_s = settings.confirm_timeout_s
+        self._endpoint = endpoint
+        self._on_confirmed = on_confirmed
+        self._loop = asyncio.get_running_loop()
+        self._sent: dict[asyncio.Future[None], tuple[Message, float]] = {}
+        """By the future of its confirmation, with the time that has to come by; oldest first."""
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._room = asyncio.Event()
+        self._watching: asyncio.TimerHandle | None = None
+        self.errors: list[UplinkError] = []
+        """Why messages were not confirmed."""
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    async def room(self) -> None:
+        """Wait until another message may be sent."""
+        while len(self._sent) >= self._most:
+            self._room.clear()
+            await self._room.wait()
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        sent = self._session.send(message)
+        self._sent[sent] = (message, self._loop.time() + self._timeout_s)
+        sent.add_done_callback(self._ended)
+        if self._watching is None:
+            self._watch()
+
+    async def failed(self) -> None:
+        """Wait until a message fails, then raise why."""
+        await self._failed
+
+    def abandon(self) -> None:
+        """The session is over: nobody waits for confirmations any more."""
+        if self._watching is not None:
+            self._watching.cancel()
+        for sent in list(self._sent):
+            sent.cancel()
+
+    def _ended(self, sent: asyncio.Future[None]) -> None:
+        message, _ = self._sent.pop(sent)
+        self._room.set()
+        if sent.cancelled():
+            return
+        error = sent.exception()
+        if error is None:
+            self._on_confirmed(message)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, UplinkError):
+            self.errors.append(error)
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _watch(self) -> None:
+        """Fail if the oldest has waited too long; look again when that may be so."""
+        self._watching = None
+        if not self._sent:
+            return
+        _, due_s = next(iter(self._sent.values()))
+        if due_s > self._loop.time():
+            self._watching = self._loop.call_at(due_s, self._watch)
+        else:
+            self._fail(
+                UplinkLost(
+                    f"confirmed nothing for {self._timeout_s:g} s",
+                    where=self._endpoint,
+                    remedy="The gateway connects anew",
+                )
+            )
 
 
 def _leaves(group: BaseExceptionGroup[UplinkError]) -> list[UplinkError]:

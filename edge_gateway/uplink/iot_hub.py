@@ -196,7 +196,10 @@ class _HubSession:
         self._client.on_method_request_received = self._on_method
         self._client.on_message_received = self._on_c2d
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._send(message))
+
+    async def _send(self, message: Message) -> None:
         from azure.iot.device import Message as HubMessage
         from azure.iot.device import exceptions
 

@@ -73,6 +73,7 @@ class MqttBroker:
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""
         client = _PromptClient(
+            self.endpoint,
             self._settings.host,
             self._settings.port,
             identifier=self._settings.client_id or self._gateway,
@@ -150,13 +151,45 @@ class MqttBroker:
 
 
 class _PromptClient(aiomqtt.Client):
-    """Writes a packet in the loop's next turn, and can be given up.
+    """Writes a packet at once, tells of confirmations by futures, and can be given up.
 
     aiomqtt goes to the loop as if from another thread and waits for the socket to be writable, which it nearly always
     is: six system calls and two turns of the loop for each message. Only what the socket does not take waits.
     """
 
     _is_given_up = False
+
+    def __init__(self, endpoint: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._endpoint = endpoint
+        self._unconfirmed: dict[int, asyncio.Future[None]] = {}
+        self._disconnected.add_done_callback(self._lose_unconfirmed)
+
+    def send(self, topic: str, payload: bytes) -> asyncio.Future[None]:
+        """Publish at QoS 1; the future is done on PUBACK, and raises UplinkLost if the connection goes before."""
+        confirmed: asyncio.Future[None] = self._loop.create_future()
+        sent = self._client.publish(topic, payload, qos=1)
+        if sent.rc != paho.MQTT_ERR_SUCCESS or self._disconnected.done():
+            confirmed.set_exception(self._lost())
+        else:
+            self._unconfirmed[sent.mid] = confirmed
+        return confirmed
+
+    def _on_publish(self, client: paho.Client, userdata: Any, mid: int) -> None:
+        confirmed = self._unconfirmed.pop(mid, None)
+        if confirmed is None:
+            super()._on_publish(client, userdata, mid)
+        elif not confirmed.done():
+            confirmed.set_result(None)
+
+    def _lose_unconfirmed(self, _: asyncio.Future[None]) -> None:
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        for confirmed in unconfirmed.values():
+            if not confirmed.done():
+                confirmed.set_exception(self._lost())
+
+    def _lost(self) -> UplinkLost:
+        return UplinkLost("the connection was lost", where=self._endpoint)
 
     def give_up(self, connecting: asyncio.Task[aiomqtt.Client]) -> None:
         """End an attempt to connect, now or when its thread is through; nobody wants to hear of it any more."""
@@ -181,7 +214,7 @@ class _PromptClient(aiomqtt.Client):
         except RuntimeError:  # connecting, in a thread of the executor
             super()._on_socket_register_write(client, userdata, sock)
         else:
-            self._loop.call_soon(self._write, client, userdata, sock)
+            self._write(client, userdata, sock)
 
     def _write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         try:
@@ -197,17 +230,14 @@ class _PromptClient(aiomqtt.Client):
 class _BrokerSession:
     """One connection to the broker."""
 
-    def __init__(self, broker: MqttBroker, client: aiomqtt.Client, downlink: Downlink) -> None:
+    def __init__(self, broker: MqttBroker, client: _PromptClient, downlink: Downlink) -> None:
         self._broker = broker
         self._client = client
         self._downlink = downlink
         self._slots = asyncio.Semaphore(_MOST_COMMANDS_AT_ONCE)
 
-    async def send(self, message: Message) -> None:
-        try:
-            await self._client.publish(self._broker.topic(message), message.body, qos=1, timeout=float("inf"))
-        except aiomqtt.MqttError as error:
-            raise UplinkLost(f"the connection was lost ({error})", where=self._broker.endpoint) from error
+    def send(self, message: Message) -> asyncio.Future[None]:
+        return self._client.send(self._broker.topic(message), message.body)
 
     async def lost(self) -> None:
         async with asyncio.TaskGroup() as group:

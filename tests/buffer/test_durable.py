@@ -6,21 +6,19 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import pytest
 
 from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
 from edge_gateway.buffer.intake import Intake
 from edge_gateway.buffer.store import Store, Writes
+from edge_gateway.buffer.worker import Worker
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import BufferUnavailable
 from edge_gateway.records import Lane, Message, Reading
 from edge_gateway.testbench.virtual_time import run_virtual
 
 from .conftest import alert, reading
-
-T = TypeVar("T")
 
 
 class FlakyStore(Store):
@@ -45,9 +43,8 @@ class SlowDisk:
     def __init__(self, takes_s: float) -> None:
         self.takes_s = takes_s
 
-    async def __call__(self, call: Callable[[], T], /) -> T:
-        await asyncio.sleep(self.takes_s)
-        return call()
+    def __call__(self, call: Callable[[], None], done: Callable[[BaseException | None], None], /) -> None:
+        asyncio.get_running_loop().call_later(self.takes_s, run_inline, call, done)
 
 
 @asynccontextmanager
@@ -298,21 +295,22 @@ def test_a_thread_and_many_tasks_lose_nothing() -> None:
             for each in orjson.loads(message.body):
                 got.setdefault(each["device"], []).append(each["values"]["x"])
 
-        async with opened(store, asyncio.to_thread) as buffer:
+        with Worker("buffer-test") as worker:
+            async with opened(store, worker) as buffer:
 
-            async def produce(device: str) -> None:
-                for value in range(200):
-                    await buffer.append([Reading(device, "p", 0, {"x": value})])
+                async def produce(device: str) -> None:
+                    for value in range(200):
+                        await buffer.append([Reading(device, "p", 0, {"x": value})])
 
-            async def consume() -> None:
-                while sum(map(len, got.values())) < 2000:
-                    message = await buffer.take()
-                    read(message)
-                    buffer.settle(message)
+                async def consume() -> None:
+                    while sum(map(len, got.values())) < 2000:
+                        message = await buffer.take()
+                        read(message)
+                        buffer.settle(message)
 
-            await asyncio.gather(consume(), *(produce(f"device-{number}") for number in range(10)))
-            await buffer.flush()
-            assert buffer.status().totals.delivered == 2000
+                await asyncio.gather(consume(), *(produce(f"device-{number}") for number in range(10)))
+                await buffer.flush()
+                assert buffer.status().totals.delivered == 2000
         assert all(values == list(range(200)) for values in got.values())
 
     asyncio.run(main())

@@ -107,7 +107,10 @@ class SimulatedSession:
         if not life.confirms and life.fate in (Fate.DROPPED, Fate.RENEWED):
             self._over.set()
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._counted(message))
+
+    async def _counted(self, message: Message) -> None:
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:

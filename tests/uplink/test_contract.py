@@ -222,7 +222,7 @@ async def test_a_silent_link_confirms_nothing(far_side: FarSide, gateway: Record
         lost = asyncio.create_task(session.lost())
         await session.send(message(1))
         far_side.proxy.mode = ProxyMode.SILENT
-        sending = [asyncio.create_task(session.send(message(number))) for number in (2, 3)]
+        sending = [session.send(message(number)) for number in (2, 3)]
         done, _ = await asyncio.wait([*sending, lost], timeout=0.5)
         assert done == set()
         far_side.proxy.reset()
@@ -240,7 +240,7 @@ async def test_leaving_a_silent_peer_never_hangs(far_side: FarSide, gateway: Rec
     async with asyncio.timeout(TIME_LIMIT_S):
         async with far_side.uplink().connect(gateway.downlink()) as session:
             far_side.proxy.mode = ProxyMode.SILENT
-            sending = [asyncio.create_task(session.send(message(number))) for number in range(4)]
+            sending = [session.send(message(number)) for number in range(4)]
             await asyncio.sleep(0)
             for task in sending:
                 task.cancel()
