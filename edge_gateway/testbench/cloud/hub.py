@@ -83,6 +83,9 @@ from edge_gateway.testbench.receiver import ReceivedMessage
 if TYPE_CHECKING:  # aiohttp costs a third of the start and is needed for HTTPS only
     from aiohttp import web
 
+    from edge_gateway.testbench.cloud.configurations import Configurations
+    from edge_gateway.testbench.cloud.service_jobs import Jobs
+
 MAX_METHOD_PAYLOAD_BYTES = 128 * 1024
 _LONGEST_TIMER_S = 24 * 3600.0
 
@@ -183,6 +186,8 @@ class LocalHub:
         }
         self._access = AccessControl(self.host_name, self.registry, self.policies, self.trusted_cas, self.clock)
         self.use_tier(tier, units)
+        self._configurations: Configurations | None = None
+        self._jobs: Jobs | None = None
         self._door: FrontDoor | None = None
         self._resources = AsyncExitStack()
 
@@ -204,6 +209,7 @@ class LocalHub:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
         await self._resources.aclose()
 
     @property
@@ -762,13 +768,23 @@ class LocalHub:
     def routes(self) -> Sequence[web.RouteDef]:
         """What the hub answers over HTTPS, to devices and to services."""
         from edge_gateway.testbench.cloud import blob_rest, device_rest, event_stream, service_rest
+        from edge_gateway.testbench.cloud.configurations import Configurations
+        from edge_gateway.testbench.cloud.service_jobs import Jobs
 
+        # One of each for the hub's whole life: a front door that is opened again finds what was planned before.
+        self._configurations = self._configurations or Configurations(self)
+        self._jobs = self._jobs or Jobs(self)
         return [
             *device_rest.routes(self, self.blobs),
             *blob_rest.routes(self.blobs),
             *event_stream.routes(self),
-            *service_rest.routes(self),
+            *service_rest.routes(self, configurations=self._configurations, jobs=self._jobs),
         ]
+
+    async def close(self) -> None:
+        """Give up what services have planned; for who has put the hub behind a front door that is shared."""
+        if self._jobs is not None:
+            await self._jobs.close()
 
     def changed(self) -> None:
         """Have those who wait with `until` look again."""

@@ -26,6 +26,7 @@ from datetime import datetime
 from typing import ParamSpec, TypeVar, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
@@ -68,7 +69,7 @@ class ServerTls:
     async def accept(
         self,
         sock: socket.socket,
-        make_protocol: Callable[[], asyncio.Protocol],
+        make_protocol: Callable[[], asyncio.BaseProtocol],
         *,
         handshake_timeout_s: float,
         shutdown_timeout_s: float,
@@ -77,7 +78,7 @@ class ServerTls:
 
         Args:
             sock: accepted and non-blocking; closed by the connection, or here if this fails.
-            make_protocol: makes the protocol; called before the handshake.
+            make_protocol: makes the protocol; called before the handshake, whose failure the protocol does not hear of.
             handshake_timeout_s: how long the client may take until TLS stands.
             shutdown_timeout_s: how long a close waits for the client's goodbye.
 
@@ -159,7 +160,7 @@ class _Context:
             self._context.use_privatekey(key)
             for authority in above:
                 self._context.add_extra_chain_cert(authority)
-        except (ValueError, TypeError, SSL.Error) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, SSL.Error) as error:
             raise BenchError(
                 f"cannot use this certificate: {_reason(error)}",
                 where="TLS server",
@@ -203,9 +204,8 @@ class _Connection:
         return self._step(self._tls.send, data) if data else 0
 
     def unwrap(self) -> None:
-        # As in `ssl`: the first call says goodbye, the second one looks for the client's.
-        if not (self._step(self._tls.shutdown) or self._step(self._tls.shutdown)):
-            raise ssl.SSLWantReadError
+        if not self._step(self._tls.shutdown):  # says goodbye
+            self._step(self._tls.shutdown)  # looks for the client's, and raises if it has yet to come
 
     def getpeercert(self) -> None:
         """Nothing: `ssl` shows what it has checked."""
@@ -214,7 +214,7 @@ class _Connection:
         return self._tls.get_cipher_name(), self._tls.get_cipher_version(), self._tls.get_cipher_bits()
 
     def compression(self) -> None:
-        """None there is."""
+        """Nothing: no bytes are compressed."""
 
     def _step(self, operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._incoming.pending:

@@ -114,7 +114,7 @@ class Twin:
             TwinRefused: nothing was changed.
         """
         members = _checked(members)
-        return self._change(self._desired, {**dict.fromkeys(self._desired.members), **members})
+        return self._change(self._desired, replacing_patch(self._desired.members, members))
 
     def patch_reported(self, patch: Value) -> int:
         """Merge a device's patch and return the section's new version.
@@ -141,8 +141,7 @@ class Twin:
         Raises:
             TwinRefused: nothing was changed.
         """
-        tags = _checked(tags)
-        self.patch_tags({**dict.fromkeys(self._tags), **tags})
+        self.patch_tags(replacing_patch(self._tags, _checked(tags)))
 
     def state(self) -> Section:
         """All of it, to be kept; `Twin.restored` makes the twin again."""
@@ -193,6 +192,19 @@ class _Section:
         self.members = merged
         self.version += 1
         self.stamps = _restamped(self.stamps, patch, [now, self.version])
+
+
+def replacing_patch(old: Mapping[str, Value], new: Mapping[str, Value]) -> Section:
+    """The smallest merge patch that makes `new` of `old`; empty if they are equal."""
+    patch: Section = dict.fromkeys(name for name in old if name not in new)
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            if below := replacing_patch(before, value):
+                patch[name] = below
+        elif name not in old or value != before or isinstance(value, bool) is not isinstance(before, bool):
+            patch[name] = value
+    return patch
 
 
 def _checked(patch: Value) -> Mapping[str, Value]:

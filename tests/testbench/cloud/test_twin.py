@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +109,51 @@ def test_within_limits() -> None:
     twin = Twin()
     twin.patch_reported(nested(10))
     twin.patch_reported({"s": "x" * 4096, "n": -(2**52), "f": 1e300, "k" * 1024: True})
+
+
+@given(patches, patches)
+def test_replacing_leaves_nothing_of_the_old(old: dict[str, Value], new: dict[str, Value]) -> None:
+    """Replaced, desired properties and tags are the new ones, whatever was there, and a version older by one change."""
+    twin = Twin()
+    twin.patch_desired(old)
+    twin.replace_desired(new)
+    twin.replace_tags(old)
+    twin.replace_tags(new)
+    assert twin.desired == without_nulls(new)
+    assert twin.tags == without_nulls(new)
+    assert twin.desired_version == 3
+
+
+def test_metadata() -> None:
+    """Each member bears the version at which it was last set, and so does each object that was changed below."""
+    twin = Twin()
+    twin.patch_desired({"a": {"x": 1, "y": 1}, "b": 1})
+    twin.patch_desired({"a": {"y": 2}})
+    twin.patch_desired({"b": None})
+    metadata: Any = twin.service_document()["properties"]
+    metadata = metadata["desired"]["$metadata"]
+    versions = {"": metadata, "a": metadata["a"], "a/x": metadata["a"]["x"], "a/y": metadata["a"]["y"]}
+    assert {path: node["$lastUpdatedVersion"] for path, node in versions.items()} == {"": 4, "a": 3, "a/x": 2, "a/y": 3}
+    assert "b" not in metadata
+
+
+def test_tags_are_not_for_the_device() -> None:
+    """Tags count in the twin's version and etag, have a limit of their own, and are not in what a device gets."""
+    twin = Twin()
+    before = twin.etag
+    twin.patch_tags({"plant": "x" * 4000})
+    assert twin.etag != before
+    assert "tags" not in twin.document()
+    with pytest.raises(TwinRefused):
+        twin.patch_tags({"more": "x" * 4000, "and": "y" * 4000})
+    assert list(twin.tags) == ["plant"]
+
+
+@given(patches, patches)
+def test_a_twin_comes_back_from_its_state(first: dict[str, Value], second: dict[str, Value]) -> None:
+    """Restored, a twin is the same, metadata and versions included."""
+    twin = Twin()
+    twin.patch_desired(first)
+    twin.patch_reported(second)
+    twin.patch_tags(second)
+    assert Twin.restored(twin.state()).service_document() == twin.service_document()
