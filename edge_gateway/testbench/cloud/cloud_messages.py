@@ -71,6 +71,8 @@ class CloudMessage:
     """A cloud-to-device message and its way to the device."""
 
     device_id: str
+    generation_id: str
+    """Of the device at that time."""
     body: bytes
     properties: Mapping[str, str | None]
     """The application's; None is a name without a value."""

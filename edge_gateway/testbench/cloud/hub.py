@@ -32,7 +32,7 @@ import base64
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -178,7 +178,7 @@ class LocalHub:
         self._rng = rng if rng is not None else random.SystemRandom()
         self._on_message = on_message
         self._records: dict[IdentityName, DeviceRecord] = {}
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: set[asyncio.Future[None]] = set()
         self._requests = itertools.count(1)
         self._locks = itertools.count(1)
         self.policies = {
@@ -240,9 +240,12 @@ class LocalHub:
 
     async def change(self) -> None:
         """Wait for the next moment at which something may have changed."""
-        change = asyncio.get_running_loop().create_future()
-        self._waiters.append(change)
-        await change
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(change)
+        try:
+            await change
+        finally:
+            self._waiters.discard(change)
 
     # Identity registry
 
@@ -484,8 +487,9 @@ class LocalHub:
         self.messages.append(message)
         if self._on_message is not None:
             self._on_message(message)
+        self.changed()
 
-    async def events(self, from_sequence: int | None = None) -> AsyncIterator[HubEvent]:
+    async def events(self, from_sequence: int | None = None) -> AsyncGenerator[HubEvent, None]:
         """Device-to-cloud messages as they come, without end.
 
         Args:
@@ -544,6 +548,7 @@ class LocalHub:
         now_ns = self.clock.now_ns()
         message = CloudMessage(
             device_id,
+            self.identity(device_id).generation_id,
             body,
             properties,
             system,
@@ -789,7 +794,7 @@ class LocalHub:
     def changed(self) -> None:
         """Have those who wait with `until` look again."""
         if self._waiters:
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = self._waiters, set()
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -802,7 +807,8 @@ class LocalHub:
 
     def _identity_changed(self, name: IdentityName, identity: Identity | None) -> None:
         record = self._records.get(name)
-        if identity is None:
+        if identity is None and record is not None:
+            record.c2d.purge()
             del self._records[name]
         elif record is None:
             self._records[name] = DeviceRecord(Twin(self.clock), CloudQueue(self._c2d_ended))
@@ -818,14 +824,13 @@ class LocalHub:
         outcome = message.outcome
         if outcome is None or not message.ack.wants(outcome):
             return
-        identity = self.registry.get(IdentityName(message.device_id))
         self.feedback.append(
             FeedbackRecord(
                 message.system_properties.get("message-id", ""),
                 self.clock.now_ns(),
                 outcome,
                 message.device_id,
-                identity.generation_id,
+                message.generation_id,
             )
         )
 

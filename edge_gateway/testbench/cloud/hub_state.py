@@ -144,6 +144,7 @@ def _restore_identity(hub: LocalHub, entry: Mapping[str, Any]) -> None:
         hub.enqueue_c2d(
             CloudMessage(
                 name.device_id,
+                identity.generation_id,
                 base64.b64decode(message["body"]),
                 message["properties"],
                 message["system_properties"],

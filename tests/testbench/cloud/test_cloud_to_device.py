@@ -161,3 +161,15 @@ def test_a_message_without_puback_comes_again_on_the_same_connection() -> None:
             await sent.completed()
 
     run_virtual(main())
+
+
+def test_removing_a_device_ends_its_messages() -> None:
+    """The sender hears that a message was purged with its device, and the message's time passes without harm."""
+
+    async def test(hub: LocalHub) -> None:
+        hub.send_c2d("sensor-1", b"", message_id="m", ack="full")
+        hub.remove_device("sensor-1")
+        await asyncio.sleep(2 * HOUR_S)
+        assert outcomes(hub) == [("m", Outcome.PURGED)]
+
+    at_a_hub(test)
