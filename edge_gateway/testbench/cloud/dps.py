@@ -11,7 +11,7 @@ The whole work is done within `register`; "assigning" is told only so that clien
 Credentials are judged with each request and not when a device connects: as in the cloud, whoever writes the user name
 as it has to be can connect, and gets a 401 to what it then asks for.
 
-State lives in memory and in one event loop; nothing here is thread-safe.
+State lives in memory (`dps_state` keeps it in a file) and in one event loop; nothing here is thread-safe.
 
 ```python
 dps = LocalDps(hubs=[hub])
@@ -28,13 +28,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import enum
 import random
 import secrets
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -42,35 +40,37 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from edge_gateway.clock import NS_PER_S, Clock, SystemClock, rfc3339
+from edge_gateway.clock import NS_PER_S, Clock, SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
 from edge_gateway.testbench.cloud.dps_session import DpsSession
 from edge_gateway.testbench.cloud.enrolments import (
-    Allocation,
-    AllocationFailed,
-    AllocationRequest,
     Applicant,
     Certificates,
     Credentials,
-    Enrolment,
     EnrolmentExists,
     EnrolmentGroup,
     EnrolmentNotFound,
     EnrolmentTable,
     IndividualEnrolment,
     RegistrationIdRefused,
-    allocated,
     attested,
     check_id,
     drawn_keys,
     thumbprint,
 )
 from edge_gateway.testbench.cloud.hub import LocalHub
-from edge_gateway.testbench.cloud.identity import Authentication, IdentityName, SymmetricKeys, Thumbprints, etag
+from edge_gateway.testbench.cloud.identity import Authentication, SymmetricKeys, Thumbprints
 from edge_gateway.testbench.cloud.mqtt_connection import MqttConnection
 from edge_gateway.testbench.cloud.mqtt_packets import Connect
-from edge_gateway.testbench.cloud.refusals import AccessDenied, EtagMismatch, IdentityNotFound, Throttled
+from edge_gateway.testbench.cloud.refusals import AccessDenied, EtagMismatch, Throttled
+from edge_gateway.testbench.cloud.registrations import (
+    Outcome,
+    Registration,
+    RegistrationNotFound,
+    Registrations,
+    timestamp,
+)
 from edge_gateway.testbench.cloud.tokens import check, parse
 from edge_gateway.testbench.cloud.tpm_attestation import (
     EndorsementKey,
@@ -78,7 +78,7 @@ from edge_gateway.testbench.cloud.tpm_attestation import (
     TpmKeyRefused,
     authentication_key_blob,
 )
-from edge_gateway.testbench.cloud.twin import Section, Twin
+from edge_gateway.testbench.cloud.twin import Section
 
 if TYPE_CHECKING:  # aiohttp is slow to import and wanted for HTTPS only
     from aiohttp import web
@@ -86,261 +86,7 @@ if TYPE_CHECKING:  # aiohttp is slow to import and wanted for HTTPS only
 _log = structlog.get_logger()
 
 SERVICE_POLICY = "provisioningserviceowner"
-_HUB_NOT_FOUND = 401001
-_CUSTOM_ALLOCATION_FAILED = 400209
 _TPM_KEY_BYTES = 32
-
-
-# Registrations: who is at which hub
-
-
-class RegistrationNotFound(BenchError):
-    """No device has registered under this id, or by this operation."""
-
-
-class Outcome(enum.Enum):
-    """How a registration ended."""
-
-    ASSIGNED = "assigned"
-    FAILED = "failed"
-
-
-class Substatus(enum.Enum):
-    """How a device came to its hub."""
-
-    INITIAL_ASSIGNMENT = "initialAssignment"
-    DATA_MIGRATED = "deviceDataMigrated"
-    """To another hub, with its twin."""
-    DATA_RESET = "deviceDataReset"
-    """With a new twin, to another hub or at the same."""
-    REPROVISIONED = "reprovisionedToInitialAssignment"
-    """To a hub where it has been before. UNVERIFIED: the specification says no more than that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What came of a device's last registration."""
-
-    registration_id: str
-    outcome: Outcome
-    etag: str
-    created_ns: int
-    """Unix nanoseconds of the first registration under this id."""
-    updated_ns: int
-    hub: str = ""
-    """Host name; empty if it never had one. A failed registration leaves the device where it was."""
-    device_id: str = ""
-    substatus: Substatus = Substatus.INITIAL_ASSIGNMENT
-    payload: Value = None
-    """What a custom allocation policy tells the device."""
-    error_code: int = 0
-    error_message: str = ""
-    group_id: str = ""
-    """Of the enrolment group; empty for an individual enrolment."""
-    past_hubs: frozenset[str] = frozenset()
-
-    def document(self) -> Section:
-        """As devices and services read it (DeviceRegistrationState)."""
-        document: Section = {
-            "registrationId": self.registration_id,
-            "createdDateTimeUtc": timestamp(self.created_ns),
-            "lastUpdatedDateTimeUtc": timestamp(self.updated_ns),
-            "status": self.outcome.value,
-            "etag": self.etag,
-        }
-        if self.outcome is Outcome.FAILED:
-            return document | {"errorCode": self.error_code, "errorMessage": self.error_message}
-        document |= {"assignedHub": self.hub, "deviceId": self.device_id, "substatus": self.substatus.value}
-        return document if self.payload is None else document | {"payload": self.payload}
-
-
-class Registrations:
-    """The registrations of a service, one for each device; brings devices to their hubs.
-
-    Args:
-        hubs: the linked hubs.
-        clock: stamps registrations.
-    """
-
-    def __init__(self, hubs: Sequence[LocalHub], clock: Clock) -> None:
-        self._hubs = {hub.host_name: hub for hub in hubs}
-        self._clock = clock
-        self._registrations: dict[str, Registration] = {}
-        self._etags = 0
-
-    def __iter__(self) -> Iterator[Registration]:
-        """In the order of the first registration of each device."""
-        return iter(list(self._registrations.values()))
-
-    def __len__(self) -> int:
-        return len(self._registrations)
-
-    def get(self, registration_id: str) -> Registration:
-        """Look a device's registration up.
-
-        Raises:
-            RegistrationNotFound: the device has not registered.
-        """
-        registration = self._registrations.get(registration_id.lower())
-        if registration is None:
-            raise RegistrationNotFound("no such registration", where=registration_id, remedy="Register the device")
-        return registration
-
-    def remove(self, registration_id: str, etag: str | None = None) -> None:
-        """Forget that a device has registered. It stays at its hub; when it registers again, that is its first time.
-
-        Args:
-            registration_id: whose.
-            etag: of the registration the caller knows; None takes any.
-
-        Raises:
-            RegistrationNotFound: the device has not registered.
-            EtagMismatch: it has registered again since.
-        """
-        if self.get(registration_id).etag != etag and etag is not None:
-            raise EtagMismatch("it has changed in the meantime", where=registration_id, remedy="Read it again")
-        del self._registrations[registration_id.lower()]
-
-    def forget(self, condition: Callable[[Registration], bool]) -> None:
-        """Forget all for which a condition holds."""
-        for registration in self:
-            if condition(registration):
-                self.remove(registration.registration_id)
-
-    def assign(
-        self,
-        enrolment: IndividualEnrolment | EnrolmentGroup,
-        registration_id: str,
-        payload: Value,
-        authentication: Authentication,
-    ) -> Registration:
-        """Choose a hub for a device, bring it there, and note what came of it.
-
-        Args:
-            enrolment: says how.
-            registration_id: the device.
-            payload: what the device sent along.
-            authentication: how it will prove itself at the hub.
-        """
-        now_ns = self._clock.now_ns()
-        self._etags += 1
-        known = self._registrations.get(registration_id.lower())
-        registration = replace(
-            known if known is not None else Registration(registration_id, Outcome.ASSIGNED, "", now_ns, now_ns),
-            outcome=Outcome.ASSIGNED,
-            etag=etag(self._etags),
-            updated_ns=now_ns,
-            payload=None,
-            group_id=enrolment.group_id if isinstance(enrolment, EnrolmentGroup) else "",
-        )
-        log = _log.bind(registration_id=registration_id)
-        try:
-            allocation = self._allocation(enrolment, registration, payload)
-        except AllocationFailed as error:
-            log.info("testbench.dps.failed", reason=error.what)
-            custom = callable(enrolment.allocation)
-            registration = replace(
-                registration,
-                outcome=Outcome.FAILED,
-                error_code=_CUSTOM_ALLOCATION_FAILED if custom else _HUB_NOT_FOUND,
-                error_message=f"Custom allocation failed: {error.what}" if custom else error.what,
-            )
-        else:
-            registration = self._settled(enrolment, registration, allocation, authentication)
-            log.info(
-                "testbench.dps.assigned",
-                hub=registration.hub,
-                device_id=registration.device_id,
-                substatus=registration.substatus.value,
-            )
-        self._registrations[registration_id.lower()] = registration
-        return registration
-
-    def _allocation(self, enrolment: Enrolment, registration: Registration, payload: Value) -> Allocation:
-        """Choose a hub.
-
-        Raises:
-            AllocationFailed: there is none.
-        """
-        if registration.hub and not enrolment.reprovision.update_hub_assignment:
-            return Allocation(registration.hub)
-        hubs = enrolment.hubs or tuple(self._hubs)
-        request = AllocationRequest(registration.registration_id, payload, hubs, registration.hub)
-        allocation = allocated(enrolment.allocation, request)
-        if allocation.hub not in self._hubs:
-            raise AllocationFailed("IoT Hub not found", where=allocation.hub, remedy="Link the hub to the service")
-        return allocation
-
-    def _settled(
-        self,
-        enrolment: IndividualEnrolment | EnrolmentGroup,
-        registration: Registration,
-        allocation: Allocation,
-        authentication: Authentication,
-    ) -> Registration:
-        """Create, move or update a device at its hub."""
-        device_id = registration.registration_id
-        if isinstance(enrolment, IndividualEnrolment) and enrolment.device_id:
-            device_id = enrolment.device_id
-        hub = self._hubs[allocation.hub]
-        first = not registration.hub
-        moves = not first and (registration.hub, registration.device_id) != (hub.host_name, device_id)
-        policy = enrolment.reprovision
-        starts_anew = allocation.initial_twin is not None or (
-            policy.update_hub_assignment and not policy.migrate_device_data
-        )
-        taken_along: Twin | None = None
-        if moves:
-            old_hub = self._hubs[registration.hub]
-            with suppress(IdentityNotFound):  # somebody else has removed the device
-                taken_along = old_hub.twin(registration.device_id)
-                old_hub.remove_device(registration.device_id)
-        created = _placed(hub, device_id, authentication, edge=enrolment.edge)
-        if taken_along is not None and not starts_anew:
-            _furnish(hub, device_id, taken_along.tags, taken_along.desired)
-            hub.twin(device_id).patch_reported(taken_along.reported)
-        elif first or created or starts_anew:
-            twin = allocation.initial_twin or enrolment.initial_twin
-            _furnish(hub, device_id, twin.tags, twin.desired)
-        substatus = registration.substatus
-        if moves and hub.host_name in registration.past_hubs:
-            substatus = Substatus.REPROVISIONED
-        elif starts_anew and not first:
-            substatus = Substatus.DATA_RESET
-        elif moves:
-            substatus = Substatus.DATA_MIGRATED
-        return replace(
-            registration,
-            hub=hub.host_name,
-            device_id=device_id,
-            substatus=substatus,
-            payload=allocation.payload,
-            past_hubs=registration.past_hubs | {hub.host_name},
-        )
-
-
-def _placed(hub: LocalHub, device_id: str, authentication: Authentication, *, edge: bool) -> bool:
-    """Have a device at a hub; tell whether it is new there."""
-    try:
-        known = hub.registry.get(IdentityName(device_id))
-    except IdentityNotFound:
-        hub.add_device(device_id, authentication=authentication, edge=edge)
-        return True
-    if known.authentication != authentication:
-        hub.registry.update(replace(known, authentication=authentication))
-    return False
-
-
-def _furnish(hub: LocalHub, device_id: str, tags: Mapping[str, Value], desired: Mapping[str, Value]) -> None:
-    """Give a device these tags and desired properties and no others."""
-    twin = hub.twin(device_id)
-    if twin.tags != tags:
-        twin.replace_tags(tags)
-    if twin.desired != desired:
-        hub.replace_desired(device_id, desired)
-
-
-# The service
 
 
 class RequestMalformed(BenchError):
@@ -444,11 +190,12 @@ class LocalDps:
         self.statistics = DpsStatistics()
         self._clock = clock if clock is not None else SystemClock()
         self._rng = rng if rng is not None else random.SystemRandom()
-        self._service_keys = drawn_keys()
-        self.enrolments: EnrolmentTable[IndividualEnrolment] = EnrolmentTable(self._clock, self._enrolment_removed)
+        self.service_keys = drawn_keys()
+        """Of `SERVICE_POLICY`, the only one there is."""
+        self.enrolments: EnrolmentTable[IndividualEnrolment] = EnrolmentTable(self._clock, self._enrolment_changed)
         """Individual enrolments."""
-        self.groups: EnrolmentTable[EnrolmentGroup] = EnrolmentTable(self._clock, self._group_removed)
-        self.registrations = Registrations(hubs, self._clock)
+        self.groups: EnrolmentTable[EnrolmentGroup] = EnrolmentTable(self._clock, self._group_changed)
+        self.registrations = Registrations(hubs, self._clock, self.changed)
         self._operations: dict[str, _Operation] = {}
         """The last of each device that has registered, by its registration id."""
         self._nonces: dict[str, _Nonce] = {}
@@ -475,7 +222,7 @@ class LocalDps:
 
     def connection_string(self) -> str:
         """What a provisioning service SDK is configured with. Contains a key."""
-        key = self._service_keys.primary
+        key = self.service_keys.primary
         return f"HostName={self.host_name};SharedAccessKeyName={SERVICE_POLICY};SharedAccessKey={key}"
 
     def admit_service(self, token: str) -> None:
@@ -487,7 +234,7 @@ class LocalDps:
         parsed = parse(token, self.host_name)
         if parsed.policy != SERVICE_POLICY:
             raise AccessDenied("no such policy", where=self.host_name, remedy=f"Use {SERVICE_POLICY}")
-        keys = (self._service_keys.primary, self._service_keys.secondary)
+        keys = (self.service_keys.primary, self.service_keys.secondary)
         check(parsed, keys=keys, resource=self.host_name, now_s=self._clock.now_ns() / NS_PER_S)
 
     def throttle(self, requests: int) -> None:
@@ -497,9 +244,13 @@ class LocalDps:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on the service holds; judged again at each change. The caller sets a time limit."""
         while not condition():
-            change = asyncio.get_running_loop().create_future()
-            self._waiters.append(change)
-            await change
+            await self.change()
+
+    async def change(self) -> None:
+        """Wait for the next moment at which something may have changed."""
+        change = asyncio.get_running_loop().create_future()
+        self._waiters.append(change)
+        await change
 
     # front_door.Service
 
@@ -522,7 +273,7 @@ class LocalDps:
         return routes(self)
 
     def changed(self) -> None:
-        """Something may have happened that somebody waits for."""
+        """Have those who wait with `until` look again."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -698,12 +449,16 @@ class LocalDps:
 
     # Bookkeeping
 
-    def _enrolment_removed(self, enrolment: IndividualEnrolment) -> None:
-        name = enrolment.registration_id.lower()
-        self.registrations.forget(lambda each: not each.group_id and each.registration_id.lower() == name)
+    def _enrolment_changed(self, registration_id: str, enrolment: IndividualEnrolment | None) -> None:
+        name = registration_id.lower()
+        if enrolment is None:
+            self.registrations.forget(lambda each: not each.group_id and each.registration_id.lower() == name)
+        self.changed()
 
-    def _group_removed(self, group: EnrolmentGroup) -> None:
-        self.registrations.forget(lambda each: each.group_id.lower() == group.group_id.lower())
+    def _group_changed(self, group_id: str, group: EnrolmentGroup | None) -> None:
+        if group is None:
+            self.registrations.forget(lambda each: each.group_id.lower() == group_id.lower())
+        self.changed()
 
     def _new_id(self) -> str:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
@@ -713,11 +468,6 @@ class LocalDps:
 
 
 # How things are written
-
-
-def timestamp(time_ns: int) -> str:
-    """A wall time as the service writes it: UTC, seven decimals."""
-    return f"{rfc3339(time_ns)[:-1]}{time_ns // 100 % 10}Z"
 
 
 def certificate_info(certificate: x509.Certificate) -> Section:

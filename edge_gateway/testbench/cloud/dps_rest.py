@@ -26,14 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from edge_gateway.errors import BenchError
-from edge_gateway.testbench.cloud.dps import (
-    Answer,
-    LocalDps,
-    RegistrationNotFound,
-    RequestMalformed,
-    certificate_info,
-    timestamp,
-)
+from edge_gateway.testbench.cloud.dps import Answer, LocalDps, RequestMalformed, certificate_info
 from edge_gateway.testbench.cloud.enrolments import (
     BuiltInPolicy,
     Certificates,
@@ -49,6 +42,7 @@ from edge_gateway.testbench.cloud.enrolments import (
 )
 from edge_gateway.testbench.cloud.https import Failure, answering
 from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
+from edge_gateway.testbench.cloud.registrations import RegistrationNotFound, timestamp
 from edge_gateway.testbench.cloud.tls import client_chain
 from edge_gateway.testbench.cloud.tpm_attestation import EndorsementKey
 from edge_gateway.testbench.cloud.twin import Section
@@ -113,12 +107,10 @@ class _ServiceCalls:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 self._dps.admit_service(request.headers.get("Authorization", ""))
-                response = await handler(request)
+                return await handler(request)
             except BenchError as error:
                 _log.info("testbench.dps.refused", path=request.path, reason=error.what)
                 return _response(self._dps.refusal(error))
-            self._dps.changed()
-            return response
 
         return _in_own_words(self._dps, handle)
 

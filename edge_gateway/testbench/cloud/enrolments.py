@@ -18,7 +18,7 @@ import enum
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
@@ -306,14 +306,15 @@ class EnrolmentTable(Generic[E]):
 
     Args:
         clock: stamps them.
-        on_remove: called with each that was removed.
+        on_change: called after each change with the id and the new enrolment, None if it was removed.
     """
 
-    def __init__(self, clock: Clock, on_remove: Callable[[E], None]) -> None:
+    def __init__(self, clock: Clock, on_change: Callable[[str, E | None], None]) -> None:
         self._clock = clock
-        self._on_remove = on_remove
+        self._on_change = on_change
         self._enrolments: dict[str, E] = {}
-        self._etags = 0
+        self.etags = 0
+        """How many etags were given; never less, or an old one could come again."""
 
     def __iter__(self) -> Iterator[E]:
         return iter(list(self._enrolments.values()))
@@ -365,8 +366,14 @@ class EnrolmentTable(Generic[E]):
             EnrolmentNotFound: there is none of that id.
             EtagMismatch: it has changed since.
         """
-        self._expect(enrolment_id, etag)
-        self._on_remove(self._enrolments.pop(enrolment_id.lower()))
+        removed = self._expect(enrolment_id, etag)
+        del self._enrolments[enrolment_id.lower()]
+        self._on_change(removed.enrolment_id, None)
+
+    def restore(self, enrolments: Iterable[E], etags: int) -> None:
+        """Hold these and no others, as they were stored once, after so many etags. Nobody is told."""
+        self._enrolments = {each.enrolment_id.lower(): each for each in enrolments}
+        self.etags = etags
 
     def _expect(self, enrolment_id: str, etag: str | None) -> E:
         enrolment = self.get(enrolment_id)
@@ -375,11 +382,12 @@ class EnrolmentTable(Generic[E]):
         return enrolment
 
     def _put(self, enrolment: E, old: E | None = None) -> E:
-        self._etags += 1
+        self.etags += 1
         now_ns = self._clock.now_ns()
         created_ns = now_ns if old is None else old.created_ns
-        enrolment = replace(enrolment, etag=etag(self._etags), created_ns=created_ns, updated_ns=now_ns)
+        enrolment = replace(enrolment, etag=etag(self.etags), created_ns=created_ns, updated_ns=now_ns)
         self._enrolments[enrolment.enrolment_id.lower()] = enrolment
+        self._on_change(enrolment.enrolment_id, enrolment)
         return enrolment
 
 

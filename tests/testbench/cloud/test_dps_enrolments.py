@@ -54,9 +54,12 @@ class Book:
     """The enrolments of a service."""
 
     def __init__(self) -> None:
-        self.removed: list[IndividualEnrolment | EnrolmentGroup] = []
-        self.enrolments: EnrolmentTable[IndividualEnrolment] = EnrolmentTable(SystemClock(), self.removed.append)
-        self.groups: EnrolmentTable[EnrolmentGroup] = EnrolmentTable(SystemClock(), self.removed.append)
+        self.changes: list[tuple[str, IndividualEnrolment | EnrolmentGroup | None]] = []
+        self.enrolments: EnrolmentTable[IndividualEnrolment] = EnrolmentTable(SystemClock(), self.noted)
+        self.groups: EnrolmentTable[EnrolmentGroup] = EnrolmentTable(SystemClock(), self.noted)
+
+    def noted(self, enrolment_id: str, enrolment: IndividualEnrolment | EnrolmentGroup | None) -> None:
+        self.changes.append((enrolment_id, enrolment))
 
     def attested(
         self, registration_id: str, credentials: Credentials, nonce_key: str | None = None
@@ -165,17 +168,26 @@ def test_updates_are_by_etag(book: Book) -> None:
 
 
 def test_removing(book: Book) -> None:
-    """What is removed is gone, once, and somebody hears of it."""
+    """What is removed is gone, once."""
     stored = book.groups.add(EnrolmentGroup("g"))
     with pytest.raises(EtagMismatch):
         book.groups.remove("g", "another")
     book.groups.remove("G", stored.etag)
-    assert book.removed == [stored]
     for ask in (book.groups.get, book.groups.remove):
         with pytest.raises(EnrolmentNotFound):
             ask("g")
     with pytest.raises(EnrolmentNotFound):
         book.groups.update(stored)
+
+
+def test_changes_are_told(book: Book) -> None:
+    """Somebody hears of each change, by the id as it was stored; of nothing that was refused."""
+    first = book.groups.add(EnrolmentGroup("Group"))
+    second = book.groups.update(replace(first, enabled=False))
+    with pytest.raises(EtagMismatch):
+        book.groups.update(first, first.etag)
+    book.groups.remove("group")
+    assert book.changes == [("Group", first), ("Group", second), ("Group", None)]
 
 
 # Who is it? By key
