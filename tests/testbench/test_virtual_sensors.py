@@ -327,9 +327,12 @@ class HubInMemorySession:
     def __init__(self, book: HubBook) -> None:
         self._book = book
 
-    async def send(self, message: Message) -> None:
-        now_s = asyncio.get_running_loop().time()
-        self._book.add(ReceivedMessage("gw", message.id, {}, {}, message.body, now_s, 0))
+    def send(self, message: Message) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        self._book.add(ReceivedMessage("gw", message.id, {}, {}, message.body, loop.time(), 0))
+        confirmed = loop.create_future()
+        confirmed.set_result(None)
+        return confirmed
 
     async def lost(self) -> NoReturn:
         await asyncio.Event().wait()

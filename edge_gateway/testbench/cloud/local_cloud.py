@@ -9,6 +9,7 @@ async with LocalCloud(address=free_loopback_address(rng)) as cloud:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge_gateway.testbench.certificates import LocalAuthority
 from edge_gateway.testbench.cloud.amqp.endpoint import AmqpEndpoint
 from edge_gateway.testbench.cloud.blob_store import BlobStore
 from edge_gateway.testbench.cloud.dps import LocalDps
+from edge_gateway.testbench.cloud.dps_state import DpsStateFile
 from edge_gateway.testbench.cloud.enrolments import EnrolmentGroup
 from edge_gateway.testbench.cloud.front_door import AMQP_PORT, HTTPS_PORT, MQTT_PORT, FrontDoor
 from edge_gateway.testbench.cloud.hub import LocalHub
@@ -32,7 +34,8 @@ from edge_gateway.testbench.cloud.kept_file import KeptFile
 from edge_gateway.testbench.receiver import ReceivedMessage
 
 CONNECTIONS_FILE = "connections.json"
-_STATE_FILE = "hub.json"
+_HUB_FILE = "hub.json"
+_DPS_FILE = "provisioning.json"
 _BLOBS_DIRECTORY = "blobs"
 
 
@@ -40,8 +43,8 @@ class LocalCloud:
     """A hub and a provisioning service behind one front door. Use it as an async context manager.
 
     Args:
-        directory: keeps the certificate authority, the hub's state and uploaded files from one start to the next, and
-            has what clients need (`bench-ca.pem`, `connections.json`); None keeps everything in memory.
+        directory: keeps the certificate authority, the state of both services and uploaded files from one start to the
+            next, and has what clients need (`bench-ca.pem`, `connections.json`); None keeps everything in memory.
         address: the IPv4 address to listen on; see `free_loopback_address`.
         host_name: by which clients know it; the address if None.
         mqtt_port: 8883 is the only one the SDKs connect to; 0 takes a free one.
@@ -104,12 +107,13 @@ class LocalCloud:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
             if self._directory is not None:
-                await resources.enter_async_context(StateFile(self._directory / _STATE_FILE, self.hub))
+                await resources.enter_async_context(StateFile(self._directory / _HUB_FILE, self.hub))
+                await resources.enter_async_context(DpsStateFile(self._directory / _DPS_FILE, self.dps))
             await resources.enter_async_context(self.door)
             resources.callback(self.amqp.close)
             if self._directory is not None:
                 connections = self._directory / CONNECTIONS_FILE
-                await resources.enter_async_context(KeptFile(connections, self._connections, self.hub.change))
+                await resources.enter_async_context(KeptFile(connections, self._connections, self._change))
             self._resources = resources.pop_all()
         return self
 
@@ -138,6 +142,15 @@ class LocalCloud:
                 "groups": {group.enrolment_id: _primary_key(group) for group in self.dps.groups},
             },
         }
+
+    async def _change(self) -> None:
+        """Wait for the next change of either service."""
+        changes = [asyncio.create_task(self.hub.change()), asyncio.create_task(self.dps.change())]
+        try:
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for change in changes:
+                change.cancel()
 
     def _connections(self) -> bytes:
         return orjson.dumps(self.connections(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
