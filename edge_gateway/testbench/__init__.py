@@ -7,28 +7,36 @@ describes a new sensor or tests a deployment needs it as much as we do. Nothing 
 
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.cloud_messages import CloudMessage, DeliveryState
+from edge_gateway.testbench.cloud.dps import LocalDps
+from edge_gateway.testbench.cloud.enrolments import EnrolmentGroup, IndividualEnrolment
 from edge_gateway.testbench.cloud.front_door import FrontDoor
 from edge_gateway.testbench.cloud.hub import HubStatistics, LocalHub
 from edge_gateway.testbench.cloud.hub_session import MethodResponse
 from edge_gateway.testbench.cloud.identity import Identity, IdentityName
+from edge_gateway.testbench.cloud.local_cloud import LocalCloud
 from edge_gateway.testbench.cloud.refusals import DeviceNotOnline, MethodTimedOut
 from edge_gateway.testbench.cloud.tokens import sas_token
 from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
 from edge_gateway.testbench.fault_proxy import FaultProxy, ProxyMode
 from edge_gateway.testbench.listener import free_loopback_address
 from edge_gateway.testbench.receiver import DeliveryAccount, ReceivedMessage
+from edge_gateway.testbench.virtual_tpm import VirtualTpm
 
 __all__ = [
     "CloudMessage",
     "DeliveryAccount",
     "DeliveryState",
     "DeviceNotOnline",
+    "EnrolmentGroup",
     "FaultProxy",
     "FrontDoor",
     "HubStatistics",
     "Identity",
     "IdentityName",
+    "IndividualEnrolment",
     "LocalAuthority",
+    "LocalCloud",
+    "LocalDps",
     "LocalHub",
     "MethodResponse",
     "MethodTimedOut",
@@ -37,6 +45,7 @@ __all__ = [
     "ServerCertificate",
     "Twin",
     "TwinRefused",
+    "VirtualTpm",
     "free_loopback_address",
     "sas_token",
 ]

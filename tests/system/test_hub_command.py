@@ -169,12 +169,13 @@ def test_calling_a_device_that_is_not_there(hub: Hub, address: str) -> None:
 
 
 def test_nothing_is_forgotten_over_a_restart(tmp_path: Path, address: str) -> None:
-    """Started again with the same directory, the hub is the same one: same authority, keys and twins."""
+    """Started again with the same directory, the hub is the same one: same authority, keys, groups and twins."""
     arguments = ["-d", "bench", "--address", address, "--https-port", "-1", "--amqp-port", "-1"]
-    first = Hub(tmp_path, *arguments, "--device", "sensor-1", "--device", "sensor-2")
+    first = Hub(tmp_path, *arguments, "--device", "sensor-1", "--device", "sensor-2", "--group", "plant")
     assert first.stop() == 0
     kept = {name: (tmp_path / "bench" / name).read_bytes() for name in ("bench-ca.pem", "connections.json")}
-    second = Hub(tmp_path, *arguments, "--device", "sensor-1")
+    assert orjson.loads(kept["connections.json"])["provisioning"]["groups"]["plant"]
+    second = Hub(tmp_path, *arguments, "--device", "sensor-1", "--group", "plant")
     assert second.stop() == 0
     assert kept == {name: (tmp_path / "bench" / name).read_bytes() for name in kept}
 

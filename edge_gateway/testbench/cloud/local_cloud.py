@@ -145,7 +145,10 @@ class LocalCloud:
 
     async def _change(self) -> None:
         """Wait for the next change of either service."""
-        changes = [asyncio.create_task(self.hub.change()), asyncio.create_task(self.dps.change())]
+        changes = [
+            asyncio.create_task(service.change(), name=f"testbench-change {service.host_name}")
+            for service in (self.hub, self.dps)
+        ]
         try:
             await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
         finally:

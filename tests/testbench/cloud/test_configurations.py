@@ -16,7 +16,6 @@ from edge_gateway.testbench.cloud.configurations import (
     ConfigurationNotFound,
     Configurations,
     layered,
-    replacing_patch,
     with_parts,
 )
 from edge_gateway.testbench.cloud.deployment_manifest import ManifestRefused
@@ -25,7 +24,7 @@ from edge_gateway.testbench.cloud.mqtt_packets import Publish
 from edge_gateway.testbench.cloud.query import QueryRefused
 from edge_gateway.testbench.cloud.refusals import EtagMismatch
 from edge_gateway.testbench.cloud.service_documents import DocumentRefused
-from edge_gateway.testbench.cloud.twin import Twin
+from edge_gateway.testbench.cloud.twin import Twin, replacing_patch
 
 from .mqtt_client import connected_client
 from .service_peer import Service, service_of
