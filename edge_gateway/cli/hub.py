@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +17,7 @@ import orjson
 import typer
 
 if TYPE_CHECKING:  # nobody else needs the bench, and `edge-gateway run` shall not pay for it
+    from edge_gateway.testbench.cloud.edge_host import EdgeHost
     from edge_gateway.testbench.cloud.local_cloud import LocalCloud
 
 app = typer.Typer(help="Azure on this machine: an IoT Hub, provisioning, and storage, for unmodified clients.")
@@ -34,6 +38,13 @@ def start(
     module: Annotated[list[str] | None, typer.Option(help="A module to register, as DEVICE/MODULE. Repeat.")] = None,
     edge_device: Annotated[list[str] | None, typer.Option(help="An IoT Edge device to register. Repeat.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="An enrolment group with keys. Repeat.")] = None,
+    deployment: Annotated[
+        Path | None, typer.Option(help="A deployment manifest to run on the edge device that is named.")
+    ] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="How a module of it is run, as MODULE=COMMAND; images are not. Repeat.")
+    ] = None,
+    edge_address: Annotated[str, typer.Option(help="The IPv4 address of the edge device's own hub.")] = "127.0.0.2",
     address: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
     host_name: Annotated[str | None, typer.Option(help="By which clients know it; the address if left out.")] = None,
     mqtt_port: Annotated[int, typer.Option(help="0 takes a free one; the SDKs connect to 8883 only.")] = 8883,
@@ -86,7 +97,12 @@ def start(
         _register(cloud, device or [], module or [], edge_device or [], group or [])
         _announce(cloud, directory, https_denied=https_denied, as_json=json)
 
-    asyncio.run(_serve(cloud, furnish, faults, seconds))
+    def edge_host(kept_in: Path, manifest: Path) -> EdgeHost:
+        https_port = 443 if may_listen(443) else None
+        return _edge_host(cloud, kept_in, edge_device or [], manifest, run or [], edge_address, https_port)
+
+    edge = partial(edge_host, manifest=deployment) if deployment is not None else None
+    asyncio.run(_serve(cloud, furnish, faults, seconds, edge, directory))
 
 
 @app.command("token")
@@ -171,11 +187,21 @@ def twin(
         _print(client.call("PATCH", identity_path(name), {"properties": {"desired": _parsed(desired)}}))
 
 
-async def _serve(cloud: LocalCloud, furnish: Callable[[], None], script: Path | None, seconds: float | None) -> None:
+async def _serve(
+    cloud: LocalCloud,
+    furnish: Callable[[], None],
+    script: Path | None,
+    seconds: float | None,
+    edge: Callable[[Path], EdgeHost] | None,
+    directory: Path | None,
+) -> None:
     from edge_gateway.testbench.cloud.event_stream import event_line
-    from edge_gateway.testbench.cloud.fault_script import Target, load_fault_script, play
 
-    faults = load_fault_script(script) if script is not None else None
+    faults = None
+    if script is not None:
+        from edge_gateway.testbench.cloud.fault_script import load_fault_script  # 2 MiB, YAML included
+
+        faults = load_fault_script(script)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -191,8 +217,13 @@ async def _serve(cloud: LocalCloud, furnish: Callable[[], None], script: Path | 
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(cloud)
         furnish()
+        if edge is not None:
+            kept_in = directory or Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
+            await resources.enter_async_context(edge(kept_in))
         tasks: list[asyncio.Task[None]] = [asyncio.create_task(show(), name="hub-events")]
         if faults is not None:
+            from edge_gateway.testbench.cloud.fault_script import Target, play
+
             target = Target(cloud.door, cloud.hub, cloud.authority)
             tasks.append(asyncio.create_task(play(faults, target), name="hub-faults"))
         stopping = asyncio.create_task(stop.wait(), name="hub-stop")
@@ -205,6 +236,38 @@ async def _serve(cloud: LocalCloud, furnish: Callable[[], None], script: Path | 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _edge_host(
+    cloud: LocalCloud,
+    directory: Path,
+    edge_devices: list[str],
+    deployment: Path,
+    run: list[str],
+    address: str,
+    https_port: int | None,
+) -> EdgeHost:
+    from edge_gateway.testbench.cloud.deployment_manifest import load_manifest
+    from edge_gateway.testbench.cloud.edge_host import EdgeHost
+
+    if len(edge_devices) != 1:
+        raise typer.BadParameter("name the one edge device it is for with --edge-device", param_hint="--deployment")
+    commands = {}
+    for entry in run:
+        module, equals, command = entry.partition("=")
+        if not equals or not command.strip():
+            raise typer.BadParameter(f"{entry!r} names no command; MODULE=COMMAND would do", param_hint="--run")
+        commands[module] = shlex.split(command)
+    return EdgeHost(
+        cloud.hub,
+        edge_devices[0],
+        directory / "edge",
+        authority=cloud.authority,
+        manifest=load_manifest(deployment),
+        run=commands,
+        address=address,
+        https_port=https_port,
+    )
 
 
 def _register(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,21 @@ def test_the_gateway_runs_against_it(hub: Hub, address: str) -> None:
     finally:
         gateway.terminate()
         gateway.wait(timeout=TIME_LIMIT_S)
+
+
+def test_a_deployment_runs_as_the_how_to_says(tmp_path: Path, address: str) -> None:
+    """The manifest, the module and the command of the how-to bring the module's message to the hub."""
+    (tmp_path / "deployment.json").write_text(next(block for block in blocks("json") if "modulesContent" in block))
+    (tmp_path / "meter.py").write_text(python_block("create_from_edge_environment"))
+    arguments = shlex.split(shell_block("--deployment"))[2:]
+    arguments[-1] = f"meter={sys.executable} meter.py"
+    edge_address = free_loopback_address(random.Random())
+    hub = Hub(tmp_path, *arguments, "--address", address, "--edge-address", edge_address, "--https-port", "-1")
+    try:
+        line = hub.line()
+        assert (line["device"], line["module"], line["body"]) == ("edge-1", "meter", {"power": 230})
+    finally:
+        assert hub.stop() == 0
 
 
 def test_calling_a_device_that_is_not_there(hub: Hub, address: str) -> None:
