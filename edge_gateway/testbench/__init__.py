@@ -1,8 +1,9 @@
 """The bench: a gateway's surroundings on one machine, with real protocols and faults that can be switched.
 
-What a person or a test needs to run the whole gateway without cloud or hardware: an IoT Hub, its certificates, a
-network that fails on command, and the receiver's account of what arrived. It ships with the product because whoever
-describes a new sensor or tests a deployment needs it as much as we do. Nothing here is for production.
+What a person or a test needs to run the whole gateway without cloud or hardware: an IoT Hub and a provisioning
+service, their certificates, a TPM, a network that fails on command, and the receiver's account of what arrived. It
+ships with the product because whoever describes a new sensor or tests a deployment needs it as much as we do. Nothing
+here is for production.
 """
 
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
