@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from typing_extensions import override  # in `typing` from Python 3.12 on
 
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench.cloud.dps import LocalDps
@@ -111,21 +111,9 @@ class DpsStateFile(KeptFile):
     """
 
     def __init__(self, path: Path, dps: LocalDps) -> None:
-        super().__init__(path, self._written_down, dps.change)
+        super().__init__(path, self._written_down, dps.change, partial(restore, dps))
         self._dps = dps
         self._told: set[tuple[type[Enrolment], str]] = set()
-
-    @override
-    async def __aenter__(self) -> Self:
-        try:
-            restore(self._dps, orjson.loads(self.path.read_bytes()), str(self.path))
-        except FileNotFoundError:
-            pass  # the first start
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise BenchError(
-                f"cannot be read: {error}", where=str(self.path), remedy="Remove it, or name another directory"
-            ) from error
-        return await super().__aenter__()
 
     def _written_down(self) -> bytes:
         for enrolment in left_out(self._dps):

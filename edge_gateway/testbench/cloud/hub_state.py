@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
-from typing_extensions import override  # in `typing` from Python 3.12 on
 
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench.cloud.cloud_messages import Ack, CloudMessage
@@ -48,8 +48,13 @@ def hub_document(hub: LocalHub) -> dict[str, Any]:
     }
 
 
-def restore(hub: LocalHub, document: Any) -> None:
+def restore(hub: LocalHub, document: Any, where: str) -> None:
     """Make a new hub the one whose document this is.
+
+    Args:
+        hub: the new one.
+        document: of `hub_document`.
+        where: what it was read from, for errors.
 
     Raises:
         BenchError: it is another hub's, of another format, or damaged.
@@ -60,8 +65,8 @@ def restore(hub: LocalHub, document: Any) -> None:
         or document.get("host_name") != hub.host_name
     ):
         raise BenchError(
-            "the state is of another hub or format",
-            where=hub.host_name,
+            f"the state is not that of hub {hub.host_name}, or of another format",
+            where=where,
             remedy="Start with the same host name, or in another directory",
         )
     try:
@@ -70,7 +75,7 @@ def restore(hub: LocalHub, document: Any) -> None:
         for entry in document["identities"]:
             _restore_identity(hub, entry)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BenchError(f"the state is damaged: {error!r}", where=hub.host_name, remedy="Remove it") from error
+        raise BenchError(f"the state is damaged: {error!r}", where=where, remedy="Remove it") from error
 
 
 class StateFile(KeptFile):
@@ -85,20 +90,10 @@ class StateFile(KeptFile):
     """
 
     def __init__(self, path: Path, hub: LocalHub) -> None:
-        super().__init__(path, lambda: orjson.dumps(hub_document(hub), option=orjson.OPT_INDENT_2), hub.change)
-        self._hub = hub
+        def content() -> bytes:
+            return orjson.dumps(hub_document(hub), option=orjson.OPT_INDENT_2)
 
-    @override
-    async def __aenter__(self) -> Self:
-        if self.path.exists():
-            try:
-                document = orjson.loads(self.path.read_bytes())
-            except (OSError, orjson.JSONDecodeError) as error:
-                raise BenchError(
-                    f"cannot be read: {error}", where=str(self.path), remedy="Remove it, or name another directory"
-                ) from error
-            restore(self._hub, document)
-        return await super().__aenter__()
+        super().__init__(path, content, hub.change, partial(restore, hub))
 
 
 def _identity_document(hub: LocalHub, identity: Identity) -> dict[str, Any]:

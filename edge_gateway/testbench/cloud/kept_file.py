@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import orjson
 import structlog
 
 from edge_gateway.durable_file import replace_durably
@@ -26,18 +27,28 @@ class KeptFile:
         path: the file.
         content: what it has to hold now.
         change: waits for the next moment at which that may be something else.
+        restore: called on entering with the JSON document of a file that is there already, and where it is from.
 
     Raises:
-        BenchError: on entering, it cannot be written.
+        BenchError: on entering, it cannot be read or written.
     """
 
-    def __init__(self, path: Path, content: Callable[[], bytes], change: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        content: Callable[[], bytes],
+        change: Callable[[], Awaitable[None]],
+        restore: Callable[[Any, str], None] | None = None,
+    ) -> None:
         self.path = path
         self._content = content
         self._change = change
+        self._restore = restore
         self._written: bytes | None = None
 
     async def __aenter__(self) -> Self:
+        if self._restore is not None:
+            self._read(self._restore)
         try:
             self._write()
         except OSError as error:
@@ -53,6 +64,17 @@ class KeptFile:
         self._following.cancel()
         await asyncio.wait([self._following])
         self._try_to_write()
+
+    def _read(self, restore: Callable[[Any, str], None]) -> None:
+        try:
+            document = orjson.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, orjson.JSONDecodeError) as error:
+            raise BenchError(
+                f"cannot be read: {error}", where=str(self.path), remedy="Remove it, or name another directory"
+            ) from error
+        restore(document, str(self.path))
 
     async def _follow(self) -> None:
         while True:

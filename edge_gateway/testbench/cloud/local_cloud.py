@@ -110,6 +110,7 @@ class LocalCloud:
                 await resources.enter_async_context(StateFile(self._directory / _HUB_FILE, self.hub))
                 await resources.enter_async_context(DpsStateFile(self._directory / _DPS_FILE, self.dps))
             await resources.enter_async_context(self.door)
+            resources.push_async_callback(self.hub.close)
             resources.callback(self.amqp.close)
             if self._directory is not None:
                 connections = self._directory / CONNECTIONS_FILE

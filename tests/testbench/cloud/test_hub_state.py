@@ -45,7 +45,7 @@ async def test_everything_comes_back() -> None:
     hub = furnished_hub()
     document = orjson.loads(orjson.dumps(hub_document(hub)))
     again = new_hub(2)
-    restore(again, document)
+    restore(again, document, "hub.json")
     assert hub_document(again) == document
     assert again.twin("sensor-1").service_document() == hub.twin("sensor-1").service_document()
 
