@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -60,8 +60,8 @@ class DeviceRecord:
     session: HubSession | None = None
     session_kept: bool = False
     """The last client asked for a session that outlives its connection."""
-    kept_c2d_qos: int | None = None
-    """QoS of the cloud-to-device subscription in that session."""
+    kept_subscriptions: dict[str, int] = field(default_factory=dict)
+    """What that session is subscribed to, with QoS. The SDKs do not subscribe again when they come back."""
     model_id: str = ""
     last_activity_ns: int = 0
     state_changed_ns: int = 0
@@ -114,10 +114,9 @@ class HubSession:
             self._will = message._replace(properties={**message.properties, "iothub-MessageType": "Will"})
         self.session_present = record.session_kept and not self._clean
         record.session_kept = not self._clean
-        if not self.session_present:
-            record.kept_c2d_qos = None
-        elif record.kept_c2d_qos is not None:
-            self._subscriptions[self._topics.devicebound] = record.kept_c2d_qos
+        if self.session_present:
+            self._subscriptions |= record.kept_subscriptions
+        self._keep_session()
 
     # mqtt_connection.Session
 
@@ -251,7 +250,7 @@ class HubSession:
     # Cloud to device
 
     def _keep_session(self) -> None:
-        self._record.kept_c2d_qos = None if self._clean else self._subscriptions.get(self._topics.devicebound)
+        self._record.kept_subscriptions = {} if self._clean else dict(self._subscriptions)
 
     def _send_queued(self) -> None:
         qos = self._subscriptions.get(self._topics.devicebound)

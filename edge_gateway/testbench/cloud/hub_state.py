@@ -111,7 +111,7 @@ def _identity_document(hub: LocalHub, identity: Identity) -> dict[str, Any]:
         "twin": record.twin.state(),
         "model_id": record.model_id,
         "session_kept": record.session_kept,
-        "kept_c2d_qos": record.kept_c2d_qos,
+        "kept_subscriptions": record.kept_subscriptions,
         "c2d": [_message_document(message) for message in record.c2d.waiting()],
     }
 
@@ -134,7 +134,7 @@ def _restore_identity(hub: LocalHub, entry: Mapping[str, Any]) -> None:
     record.twin = Twin.restored(entry["twin"], hub.clock)
     record.model_id = entry["model_id"]
     record.session_kept = entry["session_kept"]
-    record.kept_c2d_qos = entry["kept_c2d_qos"]
+    record.kept_subscriptions = dict(entry["kept_subscriptions"])
     for message in entry["c2d"]:
         hub.enqueue_c2d(
             CloudMessage(

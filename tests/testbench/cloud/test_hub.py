@@ -640,3 +640,23 @@ async def test_order(hub: LocalHub, authority: LocalAuthority) -> None:
         client.send(*(Publish(EVENTS, b"%d" % number, 1, number) for number in range(1, 2001)))
         assert [await client.receive(Puback) for _ in range(2000)] == [Puback(n) for n in range(1, 2001)]
     assert [message.body for message in hub.messages] == [b"%d" % number for number in range(1, 2001)]
+
+
+async def test_a_kept_session_has_its_subscriptions(hub: LocalHub, authority: LocalAuthority) -> None:
+    """Who comes back without CleanSession listens to what it listened to; CleanSession ends that."""
+    async with connected_client(hub, authority, clean_session=False) as client:
+        await client.subscribe(METHODS)
+        await client.subscribe(TWIN_RESPONSES)
+        client.send(Unsubscribe(2, (TWIN_RESPONSES,)))
+        await client.receive(Unsuback)
+    async with connected_client(hub, authority, clean_session=False) as client:
+        calling = asyncio.create_task(hub.invoke_method("sensor-1", "ping"))
+        request = await client.receive(Publish)
+        client.send(Publish(f"$iothub/methods/res/200/?$rid={request.topic.partition('$rid=')[2]}", b"", 1, 3))
+        assert (await soon(calling)).status == 200
+    async with connected_client(hub, authority, clean_session=True):
+        with pytest.raises(DeviceNotOnline):
+            await hub.invoke_method("sensor-1", "ping")
+    async with connected_client(hub, authority, clean_session=False):
+        with pytest.raises(DeviceNotOnline):
+            await hub.invoke_method("sensor-1", "ping")
