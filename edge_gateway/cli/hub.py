@@ -95,6 +95,7 @@ def start(
 
     def furnish() -> None:
         _register(cloud, device or [], module or [], edge_device or [], group or [])
+        cloud.save_connections()
         _announce(cloud, directory, https_denied=https_denied, as_json=json)
 
     def edge_host(kept_in: Path, manifest: Path) -> EdgeHost:

@@ -27,8 +27,7 @@ import structlog
 from edge_gateway.clock import rfc3339
 from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
-from edge_gateway.testbench.cloud.deployment_manifest import AGENT, HUB, parse_manifest
-from edge_gateway.testbench.cloud.identity import Identity, IdentityName, etag
+from edge_gateway.testbench.cloud.identity import AGENT, HUB, Identity, IdentityName, etag
 from edge_gateway.testbench.cloud.query import Collection, Condition, QueryRefused, parse_condition, parse_query
 from edge_gateway.testbench.cloud.refusals import EtagMismatch, IdentityNotFound
 from edge_gateway.testbench.cloud.service_documents import DocumentRefused, identities, twin_document
@@ -220,7 +219,7 @@ class Configurations:
         if kind != "modulesContent" or not identity.edge:
             raise _refused("only an edge device takes modulesContent", device_id, "Set capabilities.iotEdge")
         if _DESIRED in modules.get(AGENT, {}):
-            parse_manifest({"modulesContent": modules}, device_id)
+            _check_manifest(modules, device_id)
         self._write_modules(identity, layered([modules]))
 
     def _known(self, configuration_id: str, known_etag: str | None) -> Configuration:
@@ -324,7 +323,8 @@ def layered(contents: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, di
             if _DESIRED in below:
                 modules[module_id] = {_DESIRED: with_parts(below[_DESIRED], finer)}
             else:
-                modules[module_id] = {**below, **finer}
+                # A part set again goes behind parts of it that were set before, or they would outlive it.
+                modules[module_id] = {path: value for path, value in below.items() if path not in finer} | finer
     return modules
 
 
@@ -400,7 +400,7 @@ def _read(configuration_id: str, document: Any, created_ns: int, updated_ns: int
         "",
     )
     if configuration.is_base:
-        parse_manifest({"modulesContent": content}, configuration_id)
+        _check_manifest(content, configuration_id)
     return configuration
 
 
@@ -416,6 +416,12 @@ def _read_content(content: Any, where: str) -> tuple[str, dict[str, Any]]:
         if not isinstance(parts, Mapping) or not all(_is_part(path, value) for path, value in parts.items()):
             raise _refused("the content has other keys than parts of twins", where, "Use properties.desired.name")
     return kinds[0], dict(inner)
+
+
+def _check_manifest(modules_content: Mapping[str, Any], where: str) -> None:
+    from edge_gateway.testbench.cloud.deployment_manifest import parse_manifest  # its models: up to 3 MiB
+
+    parse_manifest({"modulesContent": modules_content}, where)
 
 
 def _is_part(path: str, value: Any) -> bool:

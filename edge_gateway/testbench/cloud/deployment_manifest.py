@@ -30,6 +30,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from edge_gateway.errors import BenchError
+from edge_gateway.testbench.cloud.identity import AGENT, HUB
 from edge_gateway.testbench.cloud.routes import RouteRefused, RouteTable
 from edge_gateway.testbench.cloud.twin import Section
 
@@ -40,8 +41,6 @@ DEFAULT_TIME_TO_LIVE_S: Final = 7200
 MAX_CREATE_OPTIONS_PARTS: Final = 8
 LAST_IN_STARTUP_ORDER: Final = 4_294_967_295
 
-AGENT = "$edgeAgent"
-HUB = "$edgeHub"
 _DESIRED = "properties.desired"
 _AGENT_SCHEMAS = ("1.0", "1.1")
 _HUB_SCHEMAS = ("1.0", "1.1", "1.2", "1.3")

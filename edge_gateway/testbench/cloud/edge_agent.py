@@ -20,7 +20,6 @@ from edge_gateway.clock import Clock, rfc3339
 from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
 from edge_gateway.testbench.cloud.deployment_manifest import (
-    AGENT,
     AgentConfiguration,
     ManifestRefused,
     ModuleSpec,
@@ -32,7 +31,7 @@ from edge_gateway.testbench.cloud.edge_system_twin import SystemTwin
 from edge_gateway.testbench.cloud.edge_tasks import OwnedTasks
 from edge_gateway.testbench.cloud.edge_upstream import LinkDown, TwinRequestRefused, Upstream
 from edge_gateway.testbench.cloud.hub_session import MethodResponse
-from edge_gateway.testbench.cloud.identity import IdentityName
+from edge_gateway.testbench.cloud.identity import AGENT, IdentityName
 from edge_gateway.testbench.cloud.twin import Section
 
 _log = structlog.get_logger()

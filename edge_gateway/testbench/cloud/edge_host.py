@@ -39,8 +39,6 @@ from edge_gateway.errors import BenchError
 from edge_gateway.testbench.certificates import LocalAuthority
 from edge_gateway.testbench.cloud.configurations import MANAGED_BY, Configurations
 from edge_gateway.testbench.cloud.deployment_manifest import (
-    AGENT,
-    HUB,
     AgentConfiguration,
     DeploymentManifest,
     HubConfiguration,
@@ -55,7 +53,7 @@ from edge_gateway.testbench.cloud.edge_module import EdgeModule, Runnable
 from edge_gateway.testbench.cloud.edge_upstream import Upstream
 from edge_gateway.testbench.cloud.front_door import HTTPS_PORT, MQTT_PORT
 from edge_gateway.testbench.cloud.hub import LocalHub
-from edge_gateway.testbench.cloud.identity import Identity
+from edge_gateway.testbench.cloud.identity import AGENT, HUB, Identity
 from edge_gateway.testbench.cloud.refusals import IdentityNotFound
 from edge_gateway.testbench.cloud.twin import Section
 from edge_gateway.testbench.cloud.workload_api import ENCRYPTION_KEY_BYTES, EdgeSecrets, WorkloadApi

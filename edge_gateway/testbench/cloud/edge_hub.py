@@ -31,7 +31,7 @@ from edge_gateway import __version__
 from edge_gateway.clock import Clock, SystemClock, rfc3339
 from edge_gateway.records import Value
 from edge_gateway.testbench.certificates import LocalAuthority
-from edge_gateway.testbench.cloud.deployment_manifest import HUB, HubConfiguration, ManifestRefused, parse_hub
+from edge_gateway.testbench.cloud.deployment_manifest import HubConfiguration, ManifestRefused, parse_hub
 from edge_gateway.testbench.cloud.edge_scope import EdgeScope
 from edge_gateway.testbench.cloud.edge_session import EdgeClient, EdgeSession
 from edge_gateway.testbench.cloud.edge_store import EdgeMessage, EndpointQueue, MessageStore, StoredMessage
@@ -40,7 +40,7 @@ from edge_gateway.testbench.cloud.edge_tasks import OwnedTasks
 from edge_gateway.testbench.cloud.edge_upstream import LinkDown, TwinRequestRefused, Upstream
 from edge_gateway.testbench.cloud.front_door import HTTPS_PORT, MQTT_PORT, FrontDoor
 from edge_gateway.testbench.cloud.hub_session import MethodResponse
-from edge_gateway.testbench.cloud.identity import Identity, IdentityName
+from edge_gateway.testbench.cloud.identity import HUB, Identity, IdentityName
 from edge_gateway.testbench.cloud.mqtt_connection import UNAVAILABLE, ConnectRefused, MqttConnection
 from edge_gateway.testbench.cloud.mqtt_packets import Connect
 from edge_gateway.testbench.cloud.property_bag import format_property_bag

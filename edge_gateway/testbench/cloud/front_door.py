@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import structlog
 
@@ -57,7 +58,7 @@ class Service(Protocol):
         """
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """What it answers over HTTPS. Asked for only if the door has that port."""
+        """What it answers over HTTPS. Asked for when the first client comes by it."""
 
     def changed(self) -> None:
         """Something may have happened that somebody waits for."""
@@ -120,17 +121,12 @@ class FrontDoor:
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._https: HttpsService | None = None
+        self._preparing_https = asyncio.Lock()
         self.offer("mqtt", mqtt_port, self.make_connection)
 
     async def __aenter__(self) -> Self:
         if self._https_port is not None:
-            from edge_gateway.testbench.cloud.https import HttpsService
-            from edge_gateway.testbench.cloud.websocket import websocket_route
-
-            routes = [route for service in self._services for route in service.routes()]
-            self._https = HttpsService([*routes, websocket_route(self.make_connection)])
-            await self._https.start()
-            self.offer("https", self._https_port, self._https.make_protocol)
+            self.offer("https", self._https_port, self._make_https, prepare=self._prepare_https)
         try:
             for listener in self._listeners.values():
                 listener.open()
@@ -148,15 +144,25 @@ class FrontDoor:
         """Where it listens, by what is spoken there; free ones are known after entering."""
         return {spoken: listener.port for spoken, listener in self._listeners.items()}
 
-    def offer(self, spoken: str, port: int, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    def offer(
+        self,
+        spoken: str,
+        port: int,
+        make_protocol: Callable[[], asyncio.Protocol],
+        *,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Speak a protocol behind TLS on a port of its own, from entering on.
 
         Args:
             spoken: its name, e.g. `amqp`.
             port: 0 takes a free one.
             make_protocol: makes the protocol for one connection.
+            prepare: awaited before each client's handshake, for what is made only if one comes.
         """
-        self._listeners[spoken] = Listener(self.address, port, lambda accepted: self._arrive(accepted, make_protocol))
+        self._listeners[spoken] = Listener(
+            self.address, port, lambda accepted: self._arrive(accepted, make_protocol, prepare)
+        )
 
     def make_connection(self) -> MqttConnection:
         """A connection for a client that is about to speak MQTT."""
@@ -245,17 +251,29 @@ class FrontDoor:
         for service in self._services:
             service.changed()
 
-    def _arrive(self, accepted: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    def _arrive(
+        self,
+        accepted: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        prepare: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         handshake = asyncio.create_task(
-            self._shake_hands(accepted, make_protocol), name=f"testbench-tls-{self.address}"
+            self._shake_hands(accepted, make_protocol, prepare), name=f"testbench-tls-{self.address}"
         )
         self._handshakes.add(handshake)
         handshake.add_done_callback(self._handshakes.discard)
 
-    async def _shake_hands(self, accepted: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    async def _shake_hands(
+        self,
+        accepted: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        prepare: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         try:
             await self._thawed.wait()
-        except asyncio.CancelledError:
+            if prepare is not None:
+                await prepare()
+        except BaseException:
             accepted.close()
             raise
         try:
@@ -264,6 +282,24 @@ class FrontDoor:
             )
         except OSError as error:  # TLS errors are OSErrors, too; the client sees its own side of it
             _log.info("testbench.tls.failed", cause=str(error))
+
+    async def _prepare_https(self) -> None:
+        """Make what answers HTTPS when the first client comes: few benches have one, and all would pay for it."""
+        async with self._preparing_https:
+            if self._https is not None:
+                return
+            # Most of the cost, 11 MiB and 0.1 s. In a thread: MQTT goes on meanwhile.
+            await asyncio.to_thread(import_module, "aiohttp.web")
+            from edge_gateway.testbench.cloud.https import HttpsService
+            from edge_gateway.testbench.cloud.websocket import websocket_route
+
+            routes = [route for service in self._services for route in service.routes()]
+            https = HttpsService([*routes, websocket_route(self.make_connection)])
+            await https.start()
+            self._https = https
+
+    def _make_https(self) -> asyncio.Protocol:
+        return cast("HttpsService", self._https).make_protocol()  # prepared before
 
     async def _leave(self) -> None:
         for listener in self._listeners.values():

@@ -20,6 +20,8 @@ _ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@$']{1,128}")
 _THUMBPRINT = re.compile(r"([0-9A-F]{40}|[0-9A-F]{64})?")
 MAX_MODULES = 50
 """Of one device."""
+AGENT, HUB = "$edgeAgent", "$edgeHub"
+"""The modules every edge device has."""
 
 
 class IdentityName(NamedTuple):

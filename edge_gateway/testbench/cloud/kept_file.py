@@ -76,6 +76,10 @@ class KeptFile:
             ) from error
         restore(document, str(self.path))
 
+    def save(self) -> None:
+        """Write it now, for who is about to say that it is there."""
+        self._try_to_write()
+
     async def _follow(self) -> None:
         while True:
             self._try_to_write()

@@ -102,6 +102,7 @@ class LocalCloud:
         if amqp_port is not None:
             self.door.offer("amqp", amqp_port, self.amqp.make_connection)
         self._directory = directory
+        self._connections_file: KeptFile | None = None
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -113,8 +114,8 @@ class LocalCloud:
             resources.push_async_callback(self.hub.close)
             resources.callback(self.amqp.close)
             if self._directory is not None:
-                connections = self._directory / CONNECTIONS_FILE
-                await resources.enter_async_context(KeptFile(connections, self._connections, self._change))
+                self._connections_file = KeptFile(self._directory / CONNECTIONS_FILE, self._connections, self._change)
+                await resources.enter_async_context(self._connections_file)
             self._resources = resources.pop_all()
         return self
 
@@ -122,6 +123,11 @@ class LocalCloud:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._resources.aclose()
+
+    def save_connections(self) -> None:
+        """Bring `connections.json` up to date now and not in a moment, for who is about to read it."""
+        if self._connections_file is not None:
+            self._connections_file.save()
 
     def connections(self) -> dict[str, Any]:
         """What clients are configured with: connection strings and enrolment keys, by who uses them. Secret."""

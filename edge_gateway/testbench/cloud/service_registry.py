@@ -10,9 +10,8 @@ from aiohttp import web
 
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench.cloud.configurations import Configurations
-from edge_gateway.testbench.cloud.deployment_manifest import AGENT, HUB
 from edge_gateway.testbench.cloud.https import HttpRefused, read_json
-from edge_gateway.testbench.cloud.identity import Identity, IdentityName
+from edge_gateway.testbench.cloud.identity import AGENT, HUB, Identity, IdentityName
 from edge_gateway.testbench.cloud.refusals import EtagMismatch, IdentityExists, IdentityNotFound
 from edge_gateway.testbench.cloud.service_documents import (
     DocumentRefused,

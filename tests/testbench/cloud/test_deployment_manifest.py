@@ -16,9 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.testbench.cloud.deployment_manifest import (
-    AGENT,
     DEFAULT_TIME_TO_LIVE_S,
-    HUB,
     MAX_MANIFEST_BYTES,
     MAX_MODULES,
     ManifestRefused,
@@ -27,6 +25,7 @@ from edge_gateway.testbench.cloud.deployment_manifest import (
     parse_hub,
     parse_manifest,
 )
+from edge_gateway.testbench.cloud.identity import AGENT, HUB
 from edge_gateway.testbench.cloud.routes import message_source
 
 SCHEMA = jsonschema.Draft4Validator(
