@@ -17,7 +17,7 @@ import orjson
 import typer
 
 if TYPE_CHECKING:  # nobody else needs the bench, and `edge-gateway run` shall not pay for it
-    from edge_gateway.testbench.cloud.edge_host import EdgeHost
+    from edge_gateway.testbench.cloud.edge.host import EdgeHost
     from edge_gateway.testbench.cloud.local_cloud import LocalCloud
 
 app = typer.Typer(help="Azure on this machine: an IoT Hub, provisioning, and storage, for unmodified clients.")
@@ -109,7 +109,7 @@ def start(
 @app.command("token")
 def token(name: Annotated[str, typer.Argument(help="DEVICE or DEVICE/MODULE.")], directory: _Directory) -> None:
     """Print a token, good for an hour, as the device itself would make it: the password for any MQTT client."""
-    from edge_gateway.testbench.cloud.service_client import HubClient
+    from edge_gateway.testbench.cloud.service.client import HubClient
 
     typer.echo(HubClient(directory).token(*name.partition("/")[::2]))
 
@@ -120,7 +120,7 @@ def key(
     directory: _Directory,
 ) -> None:
     """Print the primary key, base64, for `edge-gateway keys import` and the like."""
-    from edge_gateway.testbench.cloud.service_client import HubClient
+    from edge_gateway.testbench.cloud.service.client import HubClient
 
     typer.echo(HubClient(directory).key(*name.partition("/")[::2]))
 
@@ -134,7 +134,7 @@ def events(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
 ) -> None:
     """Print what devices send to a running hub, one JSON document a line."""
-    from edge_gateway.testbench.cloud.service_client import HubClient
+    from edge_gateway.testbench.cloud.service.client import HubClient
 
     with suppress(KeyboardInterrupt):
         for seen, line in enumerate(HubClient(directory).events(from_sequence), 1):
@@ -153,7 +153,7 @@ def call(
     timeout_s: Annotated[int, typer.Option("--timeout", min=5, max=300, help="Seconds it may take.")] = 30,
 ) -> None:
     """Call a direct method of a device that is connected to a running hub, and print status and payload."""
-    from edge_gateway.testbench.cloud.service_client import HubClient, identity_path
+    from edge_gateway.testbench.cloud.service.client import HubClient, identity_path
 
     document = {"methodName": method, "payload": _parsed(payload), "responseTimeoutInSeconds": timeout_s}
     _print(HubClient(directory).call("POST", f"{identity_path(name)}/methods", document))
@@ -166,7 +166,7 @@ def send(
     directory: _Directory,
 ) -> None:
     """Send a cloud-to-device message by a running hub."""
-    from edge_gateway.testbench.cloud.service_client import HubClient, identity_path
+    from edge_gateway.testbench.cloud.service.client import HubClient, identity_path
 
     path = identity_path(device).replace("/twins/", "/devices/", 1)
     HubClient(directory).call("POST", f"{path}/messages/devicebound", body=body.encode())
@@ -179,7 +179,7 @@ def twin(
     desired: Annotated[str | None, typer.Option(help="JSON to merge into the desired properties.")] = None,
 ) -> None:
     """Print a twin of a running hub, after changing its desired properties if that is asked for."""
-    from edge_gateway.testbench.cloud.service_client import HubClient, identity_path
+    from edge_gateway.testbench.cloud.service.client import HubClient, identity_path
 
     client = HubClient(directory)
     if desired is None:
@@ -196,7 +196,7 @@ async def _serve(
     edge: Callable[[Path], EdgeHost] | None,
     directory: Path | None,
 ) -> None:
-    from edge_gateway.testbench.cloud.event_stream import event_line
+    from edge_gateway.testbench.cloud.service.event_stream import event_line
 
     faults = None
     if script is not None:
@@ -248,8 +248,8 @@ def _edge_host(
     address: str,
     https_port: int | None,
 ) -> EdgeHost:
-    from edge_gateway.testbench.cloud.deployment_manifest import load_manifest
-    from edge_gateway.testbench.cloud.edge_host import EdgeHost
+    from edge_gateway.testbench.cloud.edge.deployment_manifest import load_manifest
+    from edge_gateway.testbench.cloud.edge.host import EdgeHost
 
     if len(edge_devices) != 1:
         raise typer.BadParameter("name the one edge device it is for with --edge-device", param_hint="--deployment")
@@ -275,7 +275,7 @@ def _register(
     cloud: LocalCloud, devices: list[str], modules: list[str], edge_devices: list[str], groups: list[str]
 ) -> None:
     """Register what is not there yet: a hub with a directory may know some of it from its last run."""
-    from edge_gateway.testbench.cloud.enrolments import EnrolmentGroup, drawn_keys
+    from edge_gateway.testbench.cloud.provisioning.enrolments import EnrolmentGroup, drawn_keys
     from edge_gateway.testbench.cloud.refusals import IdentityExists
 
     hub = cloud.hub

@@ -8,13 +8,13 @@ here is for production.
 
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.cloud_messages import CloudMessage, DeliveryState
-from edge_gateway.testbench.cloud.dps import LocalDps
-from edge_gateway.testbench.cloud.enrolments import EnrolmentGroup, IndividualEnrolment
 from edge_gateway.testbench.cloud.front_door import FrontDoor
 from edge_gateway.testbench.cloud.hub import HubStatistics, LocalHub
 from edge_gateway.testbench.cloud.hub_session import MethodResponse
 from edge_gateway.testbench.cloud.identity import Identity, IdentityName
 from edge_gateway.testbench.cloud.local_cloud import LocalCloud
+from edge_gateway.testbench.cloud.provisioning.dps import LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import EnrolmentGroup, IndividualEnrolment
 from edge_gateway.testbench.cloud.refusals import DeviceNotOnline, MethodTimedOut
 from edge_gateway.testbench.cloud.tokens import sas_token
 from edge_gateway.testbench.cloud.twin import Twin, TwinRefused

@@ -10,7 +10,7 @@ import pytest
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority, broker
 from edge_gateway.testbench.broker import MosquittoBroker, find_mosquitto
-from edge_gateway.testbench.cloud.mqtt_packets import Connack, Connect, PacketReader
+from edge_gateway.testbench.cloud.mqtt.packets import Connack, Connect, PacketReader
 
 needs_mosquitto = pytest.mark.skipif(
     find_mosquitto() is None, reason="mosquitto is not installed; on Debian and Ubuntu: apt-get install mosquitto"

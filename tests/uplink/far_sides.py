@@ -25,7 +25,7 @@ from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.records import Command, CommandResult, Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, free_loopback_address
 from edge_gateway.testbench.broker import MosquittoBroker, find_mosquitto
-from edge_gateway.testbench.cloud.mqtt_packets import (
+from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
     Connect,
     Packet,

@@ -1,4 +1,4 @@
-"""What devices ask a hub for over HTTPS: telemetry, cloud-to-device messages, file uploads (iothub-mqtt.md, section 4).
+"""What devices ask a hub for over HTTPS: telemetry, cloud-to-device messages, file uploads.
 
 Every call names its device in the path and an API version in the query, and is let in by a token in `Authorization` or
 by the client certificate of the TLS below. Any API version will do; a call without one is refused, as edgeHub does.
@@ -22,12 +22,17 @@ import orjson
 from aiohttp import web
 
 from edge_gateway.clock import NS_PER_S
-from edge_gateway.testbench.cloud.blob_store import BlobStore, StorageRefused, UploadLimitReached, UploadNotFound
 from edge_gateway.testbench.cloud.cloud_messages import CloudMessage
 from edge_gateway.testbench.cloud.https import HttpRefused, read_body, read_json
 from edge_gateway.testbench.cloud.identity import Identity, IdentityName
-from edge_gateway.testbench.cloud.mqtt_connection import MAX_MESSAGE_BYTES
+from edge_gateway.testbench.cloud.mqtt.connection import MAX_MESSAGE_BYTES
 from edge_gateway.testbench.cloud.refusals import LimitExceeded
+from edge_gateway.testbench.cloud.storage.blob_store import (
+    BlobStore,
+    StorageRefused,
+    UploadLimitReached,
+    UploadNotFound,
+)
 from edge_gateway.testbench.cloud.throttle import Operation
 from edge_gateway.testbench.cloud.tls import client_chain
 

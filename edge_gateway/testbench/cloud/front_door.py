@@ -20,8 +20,8 @@ import structlog
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.faults import Faults
-from edge_gateway.testbench.cloud.mqtt_connection import MqttConnection, Session
-from edge_gateway.testbench.cloud.mqtt_packets import Connect
+from edge_gateway.testbench.cloud.mqtt.connection import MqttConnection, Session
+from edge_gateway.testbench.cloud.mqtt.packets import Connect
 from edge_gateway.testbench.cloud.refusals import AccessDenied
 from edge_gateway.testbench.cloud.tls import ServerTls, client_chain
 from edge_gateway.testbench.listener import Listener
@@ -291,7 +291,7 @@ class FrontDoor:
             # Most of the cost, 11 MiB and 0.1 s. In a thread: MQTT goes on meanwhile.
             await asyncio.to_thread(import_module, "aiohttp.web")
             from edge_gateway.testbench.cloud.https import HttpsService
-            from edge_gateway.testbench.cloud.websocket import websocket_route
+            from edge_gateway.testbench.cloud.mqtt.websocket import websocket_route
 
             routes = [route for service in self._services for route in service.routes()]
             https = HttpsService([*routes, websocket_route(self.make_connection)])

@@ -2,7 +2,7 @@
 
 A handler is a coroutine on a service's Python objects. It says no by raising, and one middleware puts that into IoT
 Hub's words, `{"Message": "ErrorCode:DeviceNotFound;...", "ExceptionMessage": ""}`, with the code in the header
-`iothub-errorcode` as well (iothub-mqtt.md 5.1). A service with other words wraps its handlers in `answering`.
+`iothub-errorcode` as well. A service with other words wraps its handlers in `answering`.
 
 What is not HTTP, too large or not ASCII where it has to be ends in a refusal and at most a line in the debug log; only
 an error of the bench's own is logged with its traceback, and no client ever sees one.

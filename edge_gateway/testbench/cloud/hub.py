@@ -47,7 +47,6 @@ from edge_gateway.errors import BenchError
 from edge_gateway.records import Value
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.access import AccessControl
-from edge_gateway.testbench.cloud.blob_store import BlobStore
 from edge_gateway.testbench.cloud.cloud_messages import (
     LIFETIME_NS,
     MAX_C2D_BYTES,
@@ -65,8 +64,8 @@ from edge_gateway.testbench.cloud.identity import (
     IdentityRegistry,
     SymmetricKeys,
 )
-from edge_gateway.testbench.cloud.mqtt_connection import MAX_MESSAGE_BYTES, MqttConnection
-from edge_gateway.testbench.cloud.mqtt_packets import Connect
+from edge_gateway.testbench.cloud.mqtt.connection import MAX_MESSAGE_BYTES, MqttConnection
+from edge_gateway.testbench.cloud.mqtt.packets import Connect
 from edge_gateway.testbench.cloud.refusals import (
     AccessDenied,
     DeviceNotOnline,
@@ -74,6 +73,7 @@ from edge_gateway.testbench.cloud.refusals import (
     MethodTimedOut,
     Throttled,
 )
+from edge_gateway.testbench.cloud.storage.blob_store import BlobStore
 from edge_gateway.testbench.cloud.throttle import Operation, Throttle
 from edge_gateway.testbench.cloud.tokens import POLICY_RIGHTS, Policy, Right, sas_token
 from edge_gateway.testbench.cloud.topics import METHODS
@@ -83,8 +83,8 @@ from edge_gateway.testbench.receiver import ReceivedMessage
 if TYPE_CHECKING:  # aiohttp costs a third of the start and is needed for HTTPS only
     from aiohttp import web
 
-    from edge_gateway.testbench.cloud.configurations import Configurations
-    from edge_gateway.testbench.cloud.service_jobs import Jobs
+    from edge_gateway.testbench.cloud.service.configurations import Configurations
+    from edge_gateway.testbench.cloud.service.jobs import Jobs
 
 MAX_METHOD_PAYLOAD_BYTES = 128 * 1024
 _LONGEST_TIMER_S = 24 * 3600.0
@@ -772,9 +772,12 @@ class LocalHub:
 
     def routes(self) -> Sequence[web.RouteDef]:
         """What the hub answers over HTTPS, to devices and to services."""
-        from edge_gateway.testbench.cloud import blob_rest, device_rest, event_stream, service_rest
-        from edge_gateway.testbench.cloud.configurations import Configurations
-        from edge_gateway.testbench.cloud.service_jobs import Jobs
+        from edge_gateway.testbench.cloud import device_rest
+        from edge_gateway.testbench.cloud.service import event_stream
+        from edge_gateway.testbench.cloud.service import rest as service_rest
+        from edge_gateway.testbench.cloud.service.configurations import Configurations
+        from edge_gateway.testbench.cloud.service.jobs import Jobs
+        from edge_gateway.testbench.cloud.storage import rest as blob_rest
 
         # One of each for the hub's whole life: a front door that is opened again finds what was planned before.
         self._configurations = self._configurations or Configurations(self)

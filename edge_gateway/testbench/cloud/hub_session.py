@@ -17,8 +17,8 @@ from edge_gateway.clock import rfc3339
 from edge_gateway.records import Value
 from edge_gateway.testbench.cloud.cloud_messages import LOCK_S, CloudMessage, CloudQueue, Outcome
 from edge_gateway.testbench.cloud.identity import Identity
-from edge_gateway.testbench.cloud.mqtt_connection import MqttConnection, RuleBroken
-from edge_gateway.testbench.cloud.mqtt_packets import Connect, Publish
+from edge_gateway.testbench.cloud.mqtt.connection import MqttConnection, RuleBroken
+from edge_gateway.testbench.cloud.mqtt.packets import Connect, Publish
 from edge_gateway.testbench.cloud.property_bag import format_property_bag
 from edge_gateway.testbench.cloud.refusals import DeviceNotOnline, LimitExceeded, QuotaExceeded, Throttled
 from edge_gateway.testbench.cloud.throttle import Operation

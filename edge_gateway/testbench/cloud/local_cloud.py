@@ -22,15 +22,15 @@ from edge_gateway.clock import Clock
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench.certificates import LocalAuthority
 from edge_gateway.testbench.cloud.amqp.endpoint import AmqpEndpoint
-from edge_gateway.testbench.cloud.blob_store import BlobStore
-from edge_gateway.testbench.cloud.dps import LocalDps
-from edge_gateway.testbench.cloud.dps_state import DpsStateFile
-from edge_gateway.testbench.cloud.enrolments import EnrolmentGroup
 from edge_gateway.testbench.cloud.front_door import AMQP_PORT, HTTPS_PORT, MQTT_PORT, FrontDoor
 from edge_gateway.testbench.cloud.hub import LocalHub
 from edge_gateway.testbench.cloud.hub_state import StateFile
 from edge_gateway.testbench.cloud.identity import Identity, SymmetricKeys
 from edge_gateway.testbench.cloud.kept_file import KeptFile
+from edge_gateway.testbench.cloud.provisioning.dps import LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import EnrolmentGroup
+from edge_gateway.testbench.cloud.provisioning.state import DpsStateFile
+from edge_gateway.testbench.cloud.storage.blob_store import BlobStore
 from edge_gateway.testbench.receiver import ReceivedMessage
 
 CONNECTIONS_FILE = "connections.json"

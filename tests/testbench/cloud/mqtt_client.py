@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench import LocalAuthority, LocalHub
-from edge_gateway.testbench.cloud.mqtt_packets import (
+from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
     Connect,
     Packet,

@@ -11,9 +11,9 @@ import aiohttp
 import orjson
 
 from edge_gateway.testbench import LocalHub
-from edge_gateway.testbench.cloud.configurations import Configurations
-from edge_gateway.testbench.cloud.service_jobs import Jobs
-from edge_gateway.testbench.cloud.service_rest import routes
+from edge_gateway.testbench.cloud.service.configurations import Configurations
+from edge_gateway.testbench.cloud.service.jobs import Jobs
+from edge_gateway.testbench.cloud.service.rest import routes
 from edge_gateway.testbench.cloud.tokens import sas_token
 
 from .https_peers import http_client

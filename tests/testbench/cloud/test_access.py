@@ -13,7 +13,7 @@ import pytest
 from edge_gateway.testbench import LocalAuthority, LocalHub, sas_token
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
 from edge_gateway.testbench.cloud.identity import CertificateAuthority, NoAuthentication, Thumbprints
-from edge_gateway.testbench.cloud.mqtt_packets import Connack, Connect, Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Connack, Connect, Publish
 from edge_gateway.testbench.cloud.refusals import AccessDenied
 from edge_gateway.testbench.cloud.tokens import Right
 

@@ -19,8 +19,8 @@ import pytest
 
 from edge_gateway.testbench import FrontDoor, LocalAuthority, LocalHub
 from edge_gateway.testbench.cloud.amqp import AmqpEndpoint
-from edge_gateway.testbench.cloud.blob_store import FileNotification
 from edge_gateway.testbench.cloud.front_door import AMQP_PORT
+from edge_gateway.testbench.cloud.storage.blob_store import FileNotification
 
 from .mqtt_client import soon
 

@@ -36,8 +36,8 @@ from edge_gateway.testbench.cloud.amqp.frames import AMQP_HEADER
 from edge_gateway.testbench.cloud.amqp.message import Message
 from edge_gateway.testbench.cloud.amqp.sessions import Refused
 from edge_gateway.testbench.cloud.amqp.values import Symbol, Timestamp, Uint, Value
-from edge_gateway.testbench.cloud.blob_store import FileNotification
 from edge_gateway.testbench.cloud.cloud_messages import MAX_C2D_BYTES, MAX_C2D_QUEUED
+from edge_gateway.testbench.cloud.storage.blob_store import FileNotification
 from edge_gateway.testbench.cloud.tokens import sas_token
 
 from .amqp_client import SELECTOR, AmqpClient, Refusal, amqp_client

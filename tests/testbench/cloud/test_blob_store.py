@@ -20,9 +20,9 @@ from yarl import URL
 
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.errors import BenchError
-from edge_gateway.testbench.cloud import blob_rest
-from edge_gateway.testbench.cloud.blob_rest import parse_block_list, parse_range
-from edge_gateway.testbench.cloud.blob_store import (
+from edge_gateway.testbench.cloud.https import HttpsService
+from edge_gateway.testbench.cloud.storage import rest as blob_rest
+from edge_gateway.testbench.cloud.storage.blob_store import (
     MAX_BLOCKS,
     MAX_OPEN_UPLOADS,
     BlobStore,
@@ -31,7 +31,7 @@ from edge_gateway.testbench.cloud.blob_store import (
     UploadLimitReached,
     UploadNotFound,
 )
-from edge_gateway.testbench.cloud.https import HttpsService
+from edge_gateway.testbench.cloud.storage.rest import parse_block_list, parse_range
 
 from .https_peers import http_client, served
 from .mqtt_client import soon
@@ -133,7 +133,7 @@ def test_places(blobs: BlobStore, clock: SetClock) -> None:
 
 def test_queries_in_force(blobs: BlobStore, clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries are limited, too: they are good until their end, whether their upload is over or not."""
-    monkeypatch.setattr("edge_gateway.testbench.cloud.blob_store.MAX_QUERIES", 3)
+    monkeypatch.setattr("edge_gateway.testbench.cloud.storage.blob_store.MAX_QUERIES", 3)
     for number in range(3):
         upload = blobs.begin_upload("dev", str(number))
         blobs.end_upload("dev", upload.correlation_id, success=False)

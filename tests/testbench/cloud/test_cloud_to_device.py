@@ -11,7 +11,7 @@ import pytest
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench import DeliveryState, LocalAuthority, LocalHub, free_loopback_address
 from edge_gateway.testbench.cloud.cloud_messages import LOCK_S, MAX_DELIVERIES, Outcome
-from edge_gateway.testbench.cloud.mqtt_packets import Puback, Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Puback, Publish
 from edge_gateway.testbench.cloud.refusals import LimitExceeded, MessageLockLost
 from edge_gateway.testbench.virtual_time import VirtualClock, run_virtual
 

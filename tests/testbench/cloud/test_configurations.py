@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.testbench import LocalAuthority, LocalHub
-from edge_gateway.testbench.cloud.configurations import (
+from edge_gateway.testbench.cloud.edge.deployment_manifest import ManifestRefused
+from edge_gateway.testbench.cloud.identity import IdentityName
+from edge_gateway.testbench.cloud.mqtt.packets import Publish
+from edge_gateway.testbench.cloud.refusals import EtagMismatch
+from edge_gateway.testbench.cloud.service.configurations import (
     ConfigurationExists,
     ConfigurationNotFound,
     Configurations,
     layered,
     with_parts,
 )
-from edge_gateway.testbench.cloud.deployment_manifest import ManifestRefused
-from edge_gateway.testbench.cloud.identity import IdentityName
-from edge_gateway.testbench.cloud.mqtt_packets import Publish
-from edge_gateway.testbench.cloud.query import QueryRefused
-from edge_gateway.testbench.cloud.refusals import EtagMismatch
-from edge_gateway.testbench.cloud.service_documents import DocumentRefused
+from edge_gateway.testbench.cloud.service.documents import DocumentRefused
+from edge_gateway.testbench.cloud.service.query import QueryRefused
 from edge_gateway.testbench.cloud.twin import Twin, replacing_patch
 
 from .mqtt_client import connected_client

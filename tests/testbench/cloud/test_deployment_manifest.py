@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.testbench.cloud.deployment_manifest import (
+from edge_gateway.testbench.cloud.edge.deployment_manifest import (
     DEFAULT_TIME_TO_LIVE_S,
     MAX_MANIFEST_BYTES,
     MAX_MODULES,
@@ -25,8 +25,8 @@ from edge_gateway.testbench.cloud.deployment_manifest import (
     parse_hub,
     parse_manifest,
 )
+from edge_gateway.testbench.cloud.edge.routes import message_source
 from edge_gateway.testbench.cloud.identity import AGENT, HUB
-from edge_gateway.testbench.cloud.routes import message_source
 
 SCHEMA = jsonschema.Draft4Validator(
     json.loads((Path(__file__).parent / "schemas/azure-iot-edge-deployment-2.0.json").read_text())

@@ -25,13 +25,14 @@ from yarl import URL
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
-from edge_gateway.testbench.cloud import blob_rest, device_rest
-from edge_gateway.testbench.cloud.blob_store import BlobStore
+from edge_gateway.testbench.cloud import device_rest
 from edge_gateway.testbench.cloud.cloud_messages import Outcome
 from edge_gateway.testbench.cloud.device_rest import BATCH_CONTENT_TYPE, parse_batch
 from edge_gateway.testbench.cloud.https import HttpRefused, HttpsService
 from edge_gateway.testbench.cloud.identity import Thumbprints
-from edge_gateway.testbench.cloud.mqtt_connection import MAX_MESSAGE_BYTES
+from edge_gateway.testbench.cloud.mqtt.connection import MAX_MESSAGE_BYTES
+from edge_gateway.testbench.cloud.storage import rest as blob_rest
+from edge_gateway.testbench.cloud.storage.blob_store import BlobStore
 from edge_gateway.testbench.cloud.throttle import Operation
 from tests.log_events import log_events
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.certificates import self_signed_certificate
-from edge_gateway.testbench.cloud.dps import SERVICE_POLICY, Answer, LocalDps
-from edge_gateway.testbench.cloud.enrolments import (
+from edge_gateway.testbench.cloud.identity import IdentityName
+from edge_gateway.testbench.cloud.provisioning.dps import SERVICE_POLICY, Answer, LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import (
     Allocation,
     AllocationFailed,
     AllocationRequest,
@@ -30,9 +31,8 @@ from edge_gateway.testbench.cloud.enrolments import (
     ReprovisionPolicy,
     drawn_keys,
 )
-from edge_gateway.testbench.cloud.identity import IdentityName
+from edge_gateway.testbench.cloud.provisioning.registrations import Outcome, RegistrationNotFound, Substatus
 from edge_gateway.testbench.cloud.refusals import AccessDenied, EtagMismatch
-from edge_gateway.testbench.cloud.registrations import Outcome, RegistrationNotFound, Substatus
 from edge_gateway.testbench.cloud.tokens import sas_token
 
 from .mqtt_client import ShiftedClock, soon

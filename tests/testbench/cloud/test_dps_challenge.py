@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from edge_gateway.testbench import LocalHub
-from edge_gateway.testbench.cloud.dps import Answer, LocalDps
-from edge_gateway.testbench.cloud.enrolments import Credentials, EnrolmentGroup, IndividualEnrolment
 from edge_gateway.testbench.cloud.identity import IdentityName
+from edge_gateway.testbench.cloud.provisioning.dps import Answer, LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import Credentials, EnrolmentGroup, IndividualEnrolment
+from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey, registration_id
 from edge_gateway.testbench.cloud.tokens import sas_token
-from edge_gateway.testbench.cloud.tpm_attestation import EndorsementKey, registration_id
 
 FAR_AWAY_S = 4_000_000_000
 

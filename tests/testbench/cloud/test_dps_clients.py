@@ -19,8 +19,10 @@ from azure.iot.device.aio import ProvisioningDeviceClient as AsyncProvisioningDe
 
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
-from edge_gateway.testbench.cloud.dps import LocalDps
-from edge_gateway.testbench.cloud.enrolments import (
+from edge_gateway.testbench.cloud.front_door import FrontDoor
+from edge_gateway.testbench.cloud.identity import SymmetricKeys
+from edge_gateway.testbench.cloud.provisioning.dps import LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import (
     Allocation,
     AllocationFailed,
     AllocationRequest,
@@ -30,8 +32,6 @@ from edge_gateway.testbench.cloud.enrolments import (
     InitialTwin,
     drawn_keys,
 )
-from edge_gateway.testbench.cloud.front_door import FrontDoor
-from edge_gateway.testbench.cloud.identity import SymmetricKeys
 
 pytestmark = [
     # The SDK asks for TLS 1.2 by a constant that Python has deprecated.

@@ -17,7 +17,8 @@ from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
-from edge_gateway.testbench.cloud.enrolments import (
+from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
+from edge_gateway.testbench.cloud.provisioning.enrolments import (
     Allocation,
     AllocationFailed,
     AllocationRequest,
@@ -38,7 +39,6 @@ from edge_gateway.testbench.cloud.enrolments import (
     common_name,
     drawn_keys,
 )
-from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
 from edge_gateway.testbench.cloud.refusals import AccessDenied, EtagMismatch
 from edge_gateway.testbench.cloud.tokens import derive_key, sas_token
 from edge_gateway.testbench.cloud.twin import TwinRefused

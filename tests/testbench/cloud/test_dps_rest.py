@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
-from edge_gateway.testbench.cloud.dps import SERVICE_POLICY, LocalDps
-from edge_gateway.testbench.cloud.enrolments import (
+from edge_gateway.testbench.cloud.front_door import FrontDoor
+from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
+from edge_gateway.testbench.cloud.provisioning.dps import SERVICE_POLICY, LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import (
     Allocation,
     AllocationRequest,
     BuiltInPolicy,
@@ -30,10 +32,8 @@ from edge_gateway.testbench.cloud.enrolments import (
     ReprovisionPolicy,
     drawn_keys,
 )
-from edge_gateway.testbench.cloud.front_door import FrontDoor
-from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
+from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey
 from edge_gateway.testbench.cloud.tokens import sas_token
-from edge_gateway.testbench.cloud.tpm_attestation import EndorsementKey
 
 from .test_dps_challenge import SoftwareTpm
 

@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
-from edge_gateway.testbench.cloud.dps import LocalDps
-from edge_gateway.testbench.cloud.enrolments import Certificates, EnrolmentGroup, IndividualEnrolment, drawn_keys
 from edge_gateway.testbench.cloud.front_door import FrontDoor
-from edge_gateway.testbench.cloud.mqtt_packets import (
+from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
     Connect,
     Disconnect,
@@ -31,6 +29,13 @@ from edge_gateway.testbench.cloud.mqtt_packets import (
     Subscription,
     Unsuback,
     Unsubscribe,
+)
+from edge_gateway.testbench.cloud.provisioning.dps import LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import (
+    Certificates,
+    EnrolmentGroup,
+    IndividualEnrolment,
+    drawn_keys,
 )
 from edge_gateway.testbench.cloud.tokens import sas_token
 

@@ -20,9 +20,9 @@ from structlog.testing import capture_logs
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import EnrolmentGroup, IndividualEnrolment, LocalAuthority, LocalCloud, LocalDps, LocalHub
 from edge_gateway.testbench.certificates import self_signed_certificate
-from edge_gateway.testbench.cloud.dps import SERVICE_POLICY
-from edge_gateway.testbench.cloud.dps_state import DpsStateFile, dps_document, left_out, restore
-from edge_gateway.testbench.cloud.enrolments import (
+from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
+from edge_gateway.testbench.cloud.provisioning.dps import SERVICE_POLICY
+from edge_gateway.testbench.cloud.provisioning.enrolments import (
     Allocation,
     AllocationRequest,
     BuiltInPolicy,
@@ -32,10 +32,10 @@ from edge_gateway.testbench.cloud.enrolments import (
     ReprovisionPolicy,
     drawn_keys,
 )
-from edge_gateway.testbench.cloud.identity import SymmetricKeys, Thumbprints
-from edge_gateway.testbench.cloud.registrations import Outcome, Registration, Substatus
+from edge_gateway.testbench.cloud.provisioning.registrations import Outcome, Registration, Substatus
+from edge_gateway.testbench.cloud.provisioning.state import DpsStateFile, dps_document, left_out, restore
+from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey
 from edge_gateway.testbench.cloud.tokens import sas_token
-from edge_gateway.testbench.cloud.tpm_attestation import EndorsementKey
 from edge_gateway.testbench.virtual_time import run_virtual
 
 from .tpm_device import EK_ATTRIBUTES, G_X, G_Y, ecc_public, sized

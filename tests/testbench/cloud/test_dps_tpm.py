@@ -18,11 +18,11 @@ import aiohttp
 import pytest
 
 from edge_gateway.testbench import FrontDoor, LocalAuthority, LocalHub, sas_token
-from edge_gateway.testbench.cloud.dps import LocalDps
-from edge_gateway.testbench.cloud.enrolments import IndividualEnrolment, InitialTwin
 from edge_gateway.testbench.cloud.identity import IdentityName
+from edge_gateway.testbench.cloud.provisioning.dps import LocalDps
+from edge_gateway.testbench.cloud.provisioning.enrolments import IndividualEnrolment, InitialTwin
+from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey, registration_id
 from edge_gateway.testbench.cloud.refusals import AccessDenied
-from edge_gateway.testbench.cloud.tpm_attestation import EndorsementKey, registration_id
 from edge_gateway.testbench.virtual_tpm import VirtualTpm
 
 from .tpm_device import CommandRefused, TpmDevice, needs_swtpm

@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority, LocalHub, free_loopback_address
-from edge_gateway.testbench.cloud.deployment_manifest import DeploymentManifest, parse_manifest
-from edge_gateway.testbench.cloud.edge_host import EdgeHost, deploy
-from edge_gateway.testbench.cloud.edge_module import Runnable
+from edge_gateway.testbench.cloud.edge.deployment_manifest import DeploymentManifest, parse_manifest
+from edge_gateway.testbench.cloud.edge.host import EdgeHost, deploy
+from edge_gateway.testbench.cloud.edge.module import Runnable
 from edge_gateway.testbench.cloud.identity import AGENT, HUB, IdentityName
 from edge_gateway.testbench.cloud.refusals import IdentityNotFound
 from edge_gateway.testbench.cloud.twin import Section

@@ -16,11 +16,11 @@ from edge_gateway.clock import SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority, LocalHub, free_loopback_address
 from edge_gateway.testbench.certificates import DeviceCertificate
-from edge_gateway.testbench.cloud.deployment_manifest import parse_hub
-from edge_gateway.testbench.cloud.edge_hub import EdgeHub
-from edge_gateway.testbench.cloud.edge_upstream import Upstream
+from edge_gateway.testbench.cloud.edge.deployment_manifest import parse_hub
+from edge_gateway.testbench.cloud.edge.hub import EdgeHub
+from edge_gateway.testbench.cloud.edge.upstream import Upstream
 from edge_gateway.testbench.cloud.identity import HUB, CertificateAuthority, IdentityName, Thumbprints
-from edge_gateway.testbench.cloud.mqtt_packets import Connack, Connect, Puback, Publish, Will
+from edge_gateway.testbench.cloud.mqtt.packets import Connack, Connect, Puback, Publish, Will
 from edge_gateway.testbench.cloud.refusals import DeviceNotOnline, MethodTimedOut
 from edge_gateway.testbench.cloud.tokens import sas_token
 from edge_gateway.testbench.cloud.topics import DESIRED_PATCHES

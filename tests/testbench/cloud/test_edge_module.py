@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edge_gateway.testbench.cloud.deployment_manifest import ModuleSpec
-from edge_gateway.testbench.cloud.edge_module import (
+from edge_gateway.testbench.cloud.edge.deployment_manifest import ModuleSpec
+from edge_gateway.testbench.cloud.edge.module import (
     MAX_COOL_OFF_S,
     EdgeModule,
     ModuleState,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.testbench.cloud.edge_store import EdgeMessage, EndpointQueue, MessageStore
+from edge_gateway.testbench.cloud.edge.store import EdgeMessage, EndpointQueue, MessageStore
 from edge_gateway.testbench.cloud.identity import IdentityName
 from edge_gateway.testbench.cloud.refusals import LimitExceeded
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.records import Value
-from edge_gateway.testbench.cloud.edge_twin import TwinCopy, patch_between
+from edge_gateway.testbench.cloud.edge.twin import TwinCopy, patch_between
 from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
 
 names = st.text("ab", min_size=1, max_size=1)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from edge_gateway.testbench import LocalHub, MethodResponse
-from edge_gateway.testbench.cloud.edge_store import EdgeMessage
-from edge_gateway.testbench.cloud.edge_system_twin import SystemTwin
-from edge_gateway.testbench.cloud.edge_tasks import OwnedTasks
-from edge_gateway.testbench.cloud.edge_upstream import LinkDown, TwinRequestRefused, Upstream, UpstreamLink
+from edge_gateway.testbench.cloud.edge.store import EdgeMessage
+from edge_gateway.testbench.cloud.edge.system_twin import SystemTwin
+from edge_gateway.testbench.cloud.edge.tasks import OwnedTasks
+from edge_gateway.testbench.cloud.edge.upstream import LinkDown, TwinRequestRefused, Upstream, UpstreamLink
 from edge_gateway.testbench.cloud.identity import IdentityName
-from edge_gateway.testbench.cloud.mqtt_packets import Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Publish
 from edge_gateway.testbench.cloud.topics import DESIRED_PATCHES
 from edge_gateway.testbench.cloud.twin import Section
 from edge_gateway.testbench.virtual_time import VirtualClock, run_virtual

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.records import Value
-from edge_gateway.testbench.cloud.expression import MAX_CHARACTERS, ExpressionRefused, unescaped
-from edge_gateway.testbench.cloud.expression_values import UNDEFINED, Outcome
-from edge_gateway.testbench.cloud.query import parse_condition
-from edge_gateway.testbench.cloud.routes import RoutedMessage, parse_route
+from edge_gateway.testbench.cloud.conditions.expression import MAX_CHARACTERS, ExpressionRefused, unescaped
+from edge_gateway.testbench.cloud.conditions.values import UNDEFINED, Outcome
+from edge_gateway.testbench.cloud.edge.routes import RoutedMessage, parse_route
+from edge_gateway.testbench.cloud.service.query import parse_condition
 
 PROPERTIES = {"level": "3", "name": "pump7", "Site": "Ulm"}
 

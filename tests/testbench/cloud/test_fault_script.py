@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import FrontDoor, LocalAuthority, LocalHub
 from edge_gateway.testbench.cloud.fault_script import FaultScript, Target, load_fault_script, play, schedule
-from edge_gateway.testbench.cloud.mqtt_packets import Connack, Pingreq, Pingresp, Puback, Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Connack, Pingreq, Pingresp, Puback, Publish
 from edge_gateway.testbench.cloud.throttle import Operation
 from edge_gateway.testbench.virtual_time import run_virtual
 

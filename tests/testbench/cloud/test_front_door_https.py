@@ -14,8 +14,8 @@ from .mqtt_client import TIME_LIMIT_S, soon
 
 AT_ONCE = 5
 CLOUD = "edge_gateway.testbench.cloud"
-FOR_HTTPS = {"aiohttp", "xml.etree.ElementTree", f"{CLOUD}.dps_rest", f"{CLOUD}.service_rest"}
-FOR_FEW = {"yaml", f"{CLOUD}.deployment_manifest", f"{CLOUD}.fault_script"}
+FOR_HTTPS = {"aiohttp", "xml.etree.ElementTree", f"{CLOUD}.provisioning.rest", f"{CLOUD}.service.rest"}
+FOR_FEW = {"yaml", f"{CLOUD}.edge.deployment_manifest", f"{CLOUD}.fault_script"}
 """Needed by some calls, or by the command with some options."""
 ONE_HTTPS_CLIENT = """
 import asyncio, sys

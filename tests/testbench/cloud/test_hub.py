@@ -20,7 +20,7 @@ from edge_gateway.testbench import (
     MethodTimedOut,
     sas_token,
 )
-from edge_gateway.testbench.cloud.mqtt_packets import (
+from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
     Connect,
     Disconnect,

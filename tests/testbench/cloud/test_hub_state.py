@@ -14,7 +14,7 @@ from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.cloud.hub_state import StateFile, hub_document, restore
 from edge_gateway.testbench.cloud.identity import CertificateAuthority, NoAuthentication, Thumbprints
-from edge_gateway.testbench.cloud.mqtt_packets import Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Publish
 from edge_gateway.testbench.virtual_time import run_virtual
 
 from .mqtt_client import connected_client

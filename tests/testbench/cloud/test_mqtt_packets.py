@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.errors import BenchError
-from edge_gateway.testbench.cloud.mqtt_packets import (
+from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
     Connect,
     Disconnect,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.testbench.cloud.query import Collection, Query, QueryRefused, parse_condition, parse_query
+from edge_gateway.testbench.cloud.service.query import Collection, Query, QueryRefused, parse_condition, parse_query
 from edge_gateway.testbench.cloud.twin import Twin
 
 TWINS: list[dict[str, Any]] = [

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.records import Value
-from edge_gateway.testbench.cloud.expression_values import MISSING, UNDEFINED
-from edge_gateway.testbench.cloud.routes import (
+from edge_gateway.testbench.cloud.conditions.values import MISSING, UNDEFINED
+from edge_gateway.testbench.cloud.edge.routes import (
     DEFAULT_PRIORITY,
     MAX_TTL_S,
     TWIN_CHANGES,

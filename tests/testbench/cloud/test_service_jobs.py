@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edge_gateway.testbench import LocalAuthority, LocalHub
-from edge_gateway.testbench.cloud import service_jobs
-from edge_gateway.testbench.cloud.mqtt_packets import Publish
-from edge_gateway.testbench.cloud.service_jobs import JobStatus
+from edge_gateway.testbench.cloud.mqtt.packets import Publish
+from edge_gateway.testbench.cloud.service import jobs as service_jobs
+from edge_gateway.testbench.cloud.service.jobs import JobStatus
 
 from .mqtt_client import connected_client, soon
 from .service_peer import Service, service_of

@@ -15,8 +15,8 @@ from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.cloud.cloud_messages import Outcome
 from edge_gateway.testbench.cloud.identity import IdentityName, NoAuthentication, SymmetricKeys, Thumbprints
-from edge_gateway.testbench.cloud.mqtt_packets import Publish
-from edge_gateway.testbench.cloud.service_documents import identity_from
+from edge_gateway.testbench.cloud.mqtt.packets import Publish
+from edge_gateway.testbench.cloud.service.documents import identity_from
 
 from .mqtt_client import connected_client, soon
 from .service_peer import Service, policy_token, service_of
@@ -411,7 +411,7 @@ async def test_message_and_feedback(service: Service) -> None:
 
 async def test_feedback_is_handed_out_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that nobody completes come again when their lock has ended."""
-    monkeypatch.setattr("edge_gateway.testbench.cloud.service_messages.FEEDBACK_LOCK_S", 0.0)
+    monkeypatch.setattr("edge_gateway.testbench.cloud.service.messages.FEEDBACK_LOCK_S", 0.0)
     service.hub.add_device("d")
     service.hub.send_c2d("d", b"x", message_id="m", ack="full")
     service.hub.purge_c2d("d")

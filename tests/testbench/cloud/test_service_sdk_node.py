@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from edge_gateway.testbench import LocalAuthority, LocalHub
-from edge_gateway.testbench.cloud.mqtt_packets import Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Publish
 
 from .mqtt_client import connected_client, soon
 

@@ -31,7 +31,7 @@ from edge_gateway.testbench.certificates import (
     ServerCertificate,
     self_signed_certificate,
 )
-from edge_gateway.testbench.cloud.mqtt_packets import Connack, Connect, PacketReader, Puback, Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Connack, Connect, PacketReader, Puback, Publish
 from edge_gateway.testbench.cloud.tls import ServerTls, chains_to, client_chain, server_name
 from edge_gateway.testbench.listener import Listener
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.errors import BenchError
-from edge_gateway.testbench.cloud.tpm_attestation import (
+from edge_gateway.testbench.cloud.provisioning.tpm_attestation import (
     LONGEST_PUBLIC_BYTES,
     EndorsementKey,
     StorageRootKey,

@@ -19,7 +19,7 @@ from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.certificates import self_signed_certificate
 from edge_gateway.testbench.cloud.https import HttpsService
 from edge_gateway.testbench.cloud.identity import Thumbprints
-from edge_gateway.testbench.cloud.websocket import MAX_MESSAGE_BYTES, PATH, WebSocketTransport, websocket_route
+from edge_gateway.testbench.cloud.mqtt.websocket import MAX_MESSAGE_BYTES, PATH, WebSocketTransport, websocket_route
 from tests.log_events import log_events
 
 from .https_peers import reset, served

@@ -31,10 +31,8 @@ from structlog.testing import capture_logs
 from edge_gateway.clock import SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority
-from edge_gateway.testbench.cloud.edge_ca import EdgeCa
-from edge_gateway.testbench.cloud.identity import Identity, IdentityName, NoAuthentication, SymmetricKeys
-from edge_gateway.testbench.cloud.tls import chains_to
-from edge_gateway.testbench.cloud.workload_api import (
+from edge_gateway.testbench.cloud.edge.ca import EdgeCa
+from edge_gateway.testbench.cloud.edge.workload_api import (
     API_VERSIONS,
     ENCRYPTION_KEY_BYTES,
     MAX_BODY_BYTES,
@@ -42,6 +40,8 @@ from edge_gateway.testbench.cloud.workload_api import (
     EdgeSecrets,
     WorkloadApi,
 )
+from edge_gateway.testbench.cloud.identity import Identity, IdentityName, NoAuthentication, SymmetricKeys
+from edge_gateway.testbench.cloud.tls import chains_to
 
 from .mqtt_client import soon
 

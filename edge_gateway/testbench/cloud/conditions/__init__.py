@@ -1,0 +1,1 @@
+"""The condition language that IoT Edge routes and IoT Hub queries share."""

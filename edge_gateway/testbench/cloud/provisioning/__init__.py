@@ -1,0 +1,1 @@
+"""The Device Provisioning Service: enrolments, registrations, and attestation by key, certificate or TPM."""

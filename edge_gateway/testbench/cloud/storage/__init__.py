@@ -1,0 +1,1 @@
+"""Where devices' files go: a blob store, and the calls of Azure Storage on it."""
