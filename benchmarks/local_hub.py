@@ -44,9 +44,9 @@ from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.broker import MosquittoBroker, find_mosquitto
 from edge_gateway.testbench.certificates import CA_FILE
 from edge_gateway.testbench.cloud.local_cloud import CONNECTIONS_FILE
-from edge_gateway.testbench.cloud.mqtt_packets import Connack, Connect, Puback, Publish
+from edge_gateway.testbench.cloud.mqtt.packets import Connack, Connect, Puback, Publish
 from edge_gateway.testbench.cloud.property_bag import format_property_bag
-from edge_gateway.testbench.cloud.service_client import HubClient
+from edge_gateway.testbench.cloud.service.client import HubClient
 
 _PAYLOAD = b'{"device":"sensor-1","seq":4711,"values":{"t":21.5}}'
 _SYSTEM_PROPERTIES = {
