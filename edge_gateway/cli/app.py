@@ -12,7 +12,7 @@ import typer
 from edge_gateway import __version__
 from edge_gateway.errors import CodecError, ConfigError, GatewayError, KeyStoreError
 
-_COMMANDS = ("demo", "run", "check", "status", "decode", "schema", "keys", "hub")
+_COMMANDS = ("demo", "run", "check", "status", "decode", "profiles", "schema", "keys", "hub")
 
 
 def collect(called: str) -> typer.Typer:

@@ -3,13 +3,15 @@
 CRCs carry the names of the public CRC catalogue (https://reveng.sourceforge.io/crc-catalogue/), in lower case and with
 their width in front: `crc-16/ibm-3740`. `fastcrc` computes them. Manuals use other names for some; those that mean one
 algorithm only are accepted as well, and a name that means several (`crc-ccitt`) is not. The plain sums and the
-exclusive or have no catalogue; their number is the width in bits.
+exclusive or have no catalogue; their number is the width in bits. Of a sum, manuals also send the complement:
+`inverted` is the one with every bit turned, and `negated` that plus one, which added to the sum gives 0.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -45,10 +47,23 @@ def xor_8(data: bytes) -> int:
     return functools.reduce(operator.xor, data, 0)
 
 
+def fletcher_16(data: bytes) -> int:
+    """Two sums modulo 255: the one of all bytes in the low byte, the one of all its stages in the high byte."""
+    return sum(itertools.accumulate(data)) % 255 << 8 | sum(data) % 255
+
+
 _PLAIN = {
-    "sum-8": ChecksumAlgorithm("sum-8", 1, sum_8),
-    "sum-16": ChecksumAlgorithm("sum-16", 2, sum_16),
-    "xor-8": ChecksumAlgorithm("xor-8", 1, xor_8),
+    name: ChecksumAlgorithm(name, size_bytes, compute)
+    for name, size_bytes, compute in (
+        ("sum-8", 1, sum_8),
+        ("sum-8/inverted", 1, lambda data: ~sum(data) & 0xFF),
+        ("sum-8/negated", 1, lambda data: -sum(data) & 0xFF),
+        ("sum-16", 2, sum_16),
+        ("sum-16/inverted", 2, lambda data: ~sum(data) & 0xFFFF),
+        ("sum-16/negated", 2, lambda data: -sum(data) & 0xFFFF),
+        ("xor-8", 1, xor_8),
+        ("fletcher-16", 2, fletcher_16),
+    )
 }
 
 _CRC_FAMILIES = (
@@ -79,6 +94,8 @@ _ALIASES = {
     "crc-32/ieee": "crc-32/iso-hdlc",
     "crc-32c": "crc-32/iscsi",
     "bcc": "xor-8",
+    "fletcher": "fletcher-16",
+    "lrc": "sum-8/negated",
     "modbus": "crc-16/modbus",
     "xmodem": "crc-16/xmodem",
 }

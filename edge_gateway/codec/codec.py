@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from edge_gateway.codec.compile import Decoded, compile_decoder
 from edge_gateway.codec.explain import Row, explain_frame
-from edge_gateway.codec.fields import BitField, BytesField, FloatField, IntegerField
+from edge_gateway.codec.fields import FloatField, IntegerField, NamedField, WholeNumber
 from edge_gateway.codec.layout import Layout
-from edge_gateway.codec.profile import Argument, ArgumentReference, NamedField, Profile, is_constant
+from edge_gateway.codec.profile import Argument, ArgumentReference, Profile, is_constant
 from edge_gateway.errors import CodecError, CommandInvalid
 from edge_gateway.records import Answer, CommandResult, CommandStatus, Value
 
@@ -74,7 +74,7 @@ class Codec:
             address: for the identity field; ignored by a frame without one.
             sequence: for the sequence field; ignored by a frame without one.
             values: a value for every field that gives one. A value between two raw steps takes the nearest. Fields with
-                `emit: false` may be left out, and are 0 then.
+                `emit: false` may be left out, and are 0 then, or the valid number next to it.
 
         Raises:
             CodecError: no such frame; a value is missing, unknown, or does not fit its field.
@@ -170,7 +170,7 @@ def _sequence_span(profile: Profile) -> int:
         for frame in profile.frames.values()
         if frame.role == "sample" and profile.sequence in frame.named
     ]
-    return min((spec.raw_range[1] + 1 for spec in specs if isinstance(spec, IntegerField | BitField)), default=0)
+    return min((spec.raw_range[1] + 1 for spec in specs if isinstance(spec, WholeNumber)), default=0)
 
 
 def compile_profile(profile: Profile) -> Codec:
@@ -190,16 +190,12 @@ def _checked(name: str, arguments: Mapping[str, Value], declared: Argument, spec
 
 def _as_decoded(spec: NamedField, value: Value) -> Value:
     """What a decoder gives for a value a profile states: a code by its number becomes its name."""
-    match spec:
-        case FloatField() | BytesField():
-            return value
-        case IntegerField() | BitField():
-            return spec.value_of(spec.raw_of(value))
+    return spec.value_of(spec.raw_of(value)) if isinstance(spec, WholeNumber) else value
 
 
 def _bounds(declared: Argument, spec: NamedField) -> tuple[int | float, int | float]:
     """The least and the greatest value of an argument that is a number."""
-    least, most = (-math.inf, math.inf) if isinstance(spec, (FloatField, BytesField)) else spec.value_range
+    least, most = spec.value_range if isinstance(spec, WholeNumber | FloatField) else (-math.inf, math.inf)
     return (
         least if declared.minimum is None else declared.minimum,
         most if declared.maximum is None else declared.maximum,
@@ -225,8 +221,7 @@ def _is_allowed(value: Value, declared: Argument, spec: NamedField) -> bool:
 def _possible(declared: Argument, spec: NamedField) -> str:
     match declared.type:
         case "text":
-            names = list(spec.enum.values()) if isinstance(spec, (IntegerField, BitField)) else []
-            return f"Possible: {', '.join(names)}" if names else "Possible: text in hexadecimal digits"
+            return f"Possible: {spec.text_form}"
         case "boolean":
             return "Possible: true, false"
         case "integer" | "number":
@@ -236,25 +231,25 @@ def _possible(declared: Argument, spec: NamedField) -> str:
 
 
 def _assemble(layout: Layout, held: Mapping[str, Value], *, exact: bool = False) -> bytes:
-    """Put values into their places; a field without one is 0.
+    """Put values into their places; a field without one is blank, which is mostly 0.
 
     Raises:
         CodecError: a value does not fit; `where` is its field's name.
     """
-    frame = bytearray()
+    frame = bytearray(layout.length_bytes)
     for slot in layout.slots:
         spec = slot.field
         constant = slot.constant(layout.endian)
         if constant is not None:
-            frame += constant
+            frame[slot.start : slot.end] = constant
         elif isinstance(spec, IntegerField) and spec.bits:
-            raw = sum(part.raw_of(held[part.name], exact=exact) << part.bit for part in spec.bits if part.name in held)
-            frame += spec.pack(raw, layout.endian)
+            number = 0
+            for part in spec.bits:
+                raw = part.raw_of(held[part.name], exact=exact) if part.name in held else part.blank_raw
+                number |= part.put_into_place(raw)
+            frame[slot.start : slot.end] = spec.pack(number, layout.endian)
         elif spec.name in held:
-            frame += spec.encode(held[spec.name], layout.endian, exact=exact)
+            frame[slot.start : slot.end] = spec.encode(held[spec.name], layout.endian, exact=exact)
         else:
-            frame += bytes(spec.size_bytes)
-    if layout.checksum is not None:
-        check = layout.checksum
-        frame += check.compute(bytes(frame)).to_bytes(check.end - check.start, check.endian)
-    return bytes(frame)
+            frame[slot.start : slot.end] = spec.blank(layout.endian)
+    return layout.sealed(bytes(frame))

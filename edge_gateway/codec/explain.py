@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from edge_gateway.codec.compile import reject_reason
-from edge_gateway.codec.fields import BitField, BytesField, FloatField, IntegerField
+from edge_gateway.codec.fields import FloatField, IntegerField, WholeNumber
+from edge_gateway.codec.frame_check import ChecksumSlot
 from edge_gateway.codec.layout import Layout, Slot
 from edge_gateway.codec.profile import Profile
 from edge_gateway.records import Value
@@ -37,24 +38,18 @@ def explain_frame(profile: Profile, frame: bytes) -> list[Row]:
     """See `Codec.explain`."""
     layout = _likeliest(profile, frame)
     role: str = profile.frames[layout.name].role
-    if layout.fits(frame) and (layout.checksum is None or layout.checksum.holds(frame)):
-        verdict = role
-    else:
+    if not layout.fits(frame) or not (layout.checksum is None or layout.checksum.holds(frame)):
         verdict = f"rejected: {reject_reason(profile.heard_layouts, frame)}; read as the likeliest frame"
+    elif any(_has_flaw(layout, slot, frame) for slot in layout.slots):
+        verdict = "rejected: value"
+    else:
+        verdict = role
     rows = [Row(0, len(frame), "", layout.name, None, None, verdict)]
     for slot in layout.slots:
         rows += _slot_rows(layout, slot, frame)
     if layout.checksum is not None:
-        check = layout.checksum
-        data = frame[check.start : check.end]
-        if len(data) < check.end - check.start:
-            note = _missing(data, check.end - check.start)
-        elif check.holds(frame):
-            note = f"{check.name}, right"
-        else:
-            right = check.compute(frame[: check.start]).to_bytes(check.end - check.start, check.endian)
-            note = f"{check.name}, wrong: {right.hex(' ')} expected"
-        rows.append(Row(check.start, check.start + len(data), data.hex(" "), "checksum", None, None, note))
+        rows.append(_checksum_row(layout.checksum, frame))
+        rows[1:] = sorted(rows[1:], key=lambda row: row.start)
     extra = frame[layout.length_bytes :]
     if extra:
         note = f"{len(extra)} bytes more than the {layout.length_bytes} of this frame"
@@ -74,42 +69,67 @@ def _likeliest(profile: Profile, frame: bytes) -> Layout:
     return max(profile.layouts.values(), key=likeness)
 
 
+def _has_flaw(layout: Layout, slot: Slot, frame: bytes) -> bool:
+    data, field = frame[slot.start : slot.end], slot.field
+    if isinstance(field, IntegerField) and field.bits:
+        number = field.unpack(data, layout.endian)
+        return any(part.flaw_of(part.taken_from(number)) for part in field.bits)
+    return bool(field.flaw_in(data, layout.endian))
+
+
 def _slot_rows(layout: Layout, slot: Slot, frame: bytes) -> Iterable[Row]:
     spec, start, end = slot
     data = frame[start:end]
     if len(data) < end - start:
         yield Row(start, start + len(data), data.hex(" "), spec.name, None, None, _missing(data, end - start))
         return
-    unit = None if isinstance(spec, BytesField) else spec.unit
-    match spec:
-        case IntegerField():
-            raw = spec.unpack(data, layout.endian)
-            if spec.bits:
-                yield Row(start, end, data.hex(" "), spec.name, None, None, f"bits {raw:0{8 * (end - start)}b}")
-                for part in spec.bits:
-                    value = (raw & part.mask) >> part.bit
-                    last = part.bit + part.width - 1
-                    place = f"bit {last}" if part.width == 1 else f"bits {part.bit}-{last}"
-                    note = ", ".join(filter(None, (place, _number_note(part, value))))
-                    yield Row(start, end, "", part.name, part.value_of(value), part.unit, note)
-                return
-            value_of_raw, note = spec.value_of(raw), _number_note(spec, raw)
-        case FloatField():
-            value_of_raw = spec.value_of(spec.unpack(data, layout.endian))
-            note = "not a finite number" if value_of_raw is None else ""
-        case BytesField():
-            value_of_raw, note = spec.value_of(data), ""
+    if isinstance(spec, IntegerField) and spec.bits:
+        number = spec.unpack(data, layout.endian)
+        yield Row(start, end, data.hex(" "), spec.name, None, None, f"bits {number:0{8 * (end - start)}b}")
+        for part in spec.bits:
+            raw = part.taken_from(number)
+            last = part.bit + part.width - 1
+            place = f"bit {last}" if part.width == 1 else f"bits {part.bit}-{last}"
+            note = ", ".join(filter(None, (place, _number_note(part, raw))))
+            yield Row(start, end, "", part.name, part.value_of(raw), part.unit, note)
+        return
+    value = spec.value_in(data, layout.endian)
+    unit = spec.unit if isinstance(spec, WholeNumber | FloatField) else None
+    if isinstance(spec, WholeNumber):
+        note = _number_note(spec, spec.unpack(data, layout.endian))
+    else:
+        flaw = spec.flaw_in(data, layout.endian)
+        note = f"rejected: {flaw}" if flaw else "not a finite number" if value is None else ""
     constant = slot.constant(layout.endian)
     if constant is not None:
         note = "constant" if data == constant else f"wrong: {constant.hex(' ')} expected"
-    yield Row(start, end, data.hex(" "), spec.name, value_of_raw, unit, note)
+    yield Row(start, end, data.hex(" "), spec.name, value, unit, note)
 
 
-def _number_note(spec: IntegerField | BitField, raw: int) -> str:
-    if raw in spec.sentinel:
+def _checksum_row(check: ChecksumSlot, frame: bytes) -> Row:
+    size_bytes = check.end - check.start
+    data = frame[check.start : check.end]
+    if len(data) < size_bytes:
+        note = _missing(data, size_bytes)
+    elif check.holds(frame):
+        note = f"{check.name}, right"
+    elif len(frame) < check.covers_end:
+        note = f"{check.name} over bytes of which some are missing"
+    else:
+        note = f"{check.name}, wrong: {check.right_bytes(frame).hex(' ')} expected"
+    return Row(check.start, check.start + len(data), data.hex(" "), check.field, None, None, note)
+
+
+def _number_note(spec: WholeNumber, raw: int) -> str:
+    flaw = spec.flaw_of(raw)
+    if flaw:
+        return f"rejected: {flaw}"
+    if spec.is_sentinel(raw):
         return "the code for no value"
     if spec.enum and raw not in spec.enum:
         return "a code without a name"
+    if spec.value_of(raw) is None:
+        return f"null: valid is {spec.valid}" if spec.valid else "null: no time of any calendar"
     return ""
 
 

@@ -1,7 +1,8 @@
 """Where each field of a frame lies, worked out once from the declaration.
 
-The compiler, the encoder and `explain` all read this, so that none counts bytes itself. Every field has a fixed place;
-a field whose length depends on what comes before it would be another kind of slot here.
+The compiler, the encoder and `explain` all read this, so that none counts bytes itself. Every field has a fixed place:
+a layout is one fixed run of bytes. A field whose length depends on what comes before it would end a run and start the
+next, each with slots of its own.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edge_gateway.codec.checksum import ChecksumFunction, find_checksum
-from edge_gateway.codec.fields import BytesField, Endian, FloatField, IntegerField
+from edge_gateway.codec.fields import AnyField, BytesField, Endian, IntegerField
+from edge_gateway.codec.frame_check import Checksum, ChecksumSlot, place_checksum
 
 
 class Slot(NamedTuple):
     """One field and its bytes."""
 
-    field: IntegerField | FloatField | BytesField
+    field: AnyField
     start: int
     end: int
 
@@ -31,26 +32,13 @@ class Slot(NamedTuple):
                 return None
 
 
-class ChecksumSlot(NamedTuple):
-    """The check of a frame: the bytes before `start` give the number in `start` to `end`."""
-
-    name: str
-    compute: ChecksumFunction
-    start: int
-    end: int
-    endian: Endian
-
-    def holds(self, frame: bytes) -> bool:
-        """Whether the frame's checksum is the one of its bytes."""
-        return self.compute(frame[: self.start]) == int.from_bytes(frame[self.start : self.end], self.endian)
-
-
 class Layout(NamedTuple):
     """A frame's bytes from first to last."""
 
     name: str
     endian: Endian
     slots: tuple[Slot, ...]
+    """All fields but the one that holds the checksum."""
     checksum: ChecksumSlot | None
     length_bytes: int
     constants: tuple[tuple[int, bytes], ...]
@@ -64,43 +52,50 @@ class Layout(NamedTuple):
         """Whether the frame carries this layout's constant bytes."""
         return all(frame.startswith(fixed, start) for start, fixed in self.constants)
 
+    def sealed(self, frame: bytes) -> bytes:
+        """The frame with the right checksum in its place; the frame itself where there is none."""
+        if self.checksum is None:
+            return frame
+        check = self.checksum
+        return frame[: check.start] + check.right_bytes(frame) + frame[check.end :]
 
-def lay_out(
-    name: str,
-    endian: Endian,
-    fields: Sequence[IntegerField | FloatField | BytesField],
-    checksum: tuple[str, Endian] | None,
-) -> Layout:
+
+def lay_out(name: str, endian: Endian, fields: Sequence[AnyField], checksum: Checksum | None) -> Layout:
     """Give every field its place.
 
     Args:
         name: the frame's name.
         endian: the byte order of its numbers.
         fields: in wire order.
-        checksum: name and byte order of the check behind them, if there is one.
+        checksum: its check, if there is one.
 
     Raises:
         CodecError: no such checksum.
+        Misdeclared: the checksum's place or range is not in the frame.
     """
     slots: list[Slot] = []
-    constants: list[tuple[int, bytes]] = []
     position = 0
     for field in fields:
-        slot = Slot(field, position, position + field.size_bytes)
-        slots.append(slot)
+        slots.append(Slot(field, position, position + field.size_bytes))
+        position = slots[-1].end
+    check = None if checksum is None else place_checksum(checksum, endian, slots)
+    if check is not None:
+        slots = [slot for slot in slots if slot.start != check.start]
+        position = max(position, check.end)
+    return Layout(name, endian, tuple(slots), check, position, _joined_constants(slots, endian))
+
+
+def _joined_constants(slots: Sequence[Slot], endian: Endian) -> tuple[tuple[int, bytes], ...]:
+    joined: list[tuple[int, bytes]] = []
+    for slot in slots:
         fixed = slot.constant(endian)
-        if fixed is not None:
-            if constants and constants[-1][0] + len(constants[-1][1]) == position:
-                constants[-1] = (constants[-1][0], constants[-1][1] + fixed)
-            else:
-                constants.append((position, fixed))
-        position = slot.end
-    check = None
-    if checksum is not None:
-        algorithm = find_checksum(checksum[0])
-        check = ChecksumSlot(algorithm.name, algorithm.compute, position, position + algorithm.size_bytes, checksum[1])
-        position = check.end
-    return Layout(name, endian, tuple(slots), check, position, tuple(constants))
+        if fixed is None:
+            continue
+        if joined and joined[-1][0] + len(joined[-1][1]) == slot.start:
+            joined[-1] = (joined[-1][0], joined[-1][1] + fixed)
+        else:
+            joined.append((slot.start, fixed))
+    return tuple(joined)
 
 
 def can_be_told_apart(one: Layout, other: Layout) -> bool:

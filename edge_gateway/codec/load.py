@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from edge_gateway.codec.fields import Misdeclared
 from edge_gateway.codec.profile import Profile
@@ -21,6 +25,20 @@ MAX_PROFILE_BYTES = 256 * 1024
 """A profile of a few hundred fields is 30 KB. More is a wrong file, which a small box would parse for seconds."""
 
 _ENDINGS = (".yaml", ".yml", ".json")
+
+_MISTAKEN_TYPES = {
+    "bool": "u8",
+    "byte": "u8",
+    "char": "text",
+    "double": "f64",
+    "float": "f32",
+    "half": "f16",
+    "hex": "bytes",
+    "sfloat": "medfloat16",
+    "str": "text",
+    "string": "text",
+}
+"""What people write for the type of a field, and what they mean. For `uint16` and the like, see `_nearest_tags`."""
 
 
 def profile_names(directories: Sequence[Path] = ()) -> list[str]:
@@ -78,8 +96,10 @@ def parse_profile(text: str, where: str) -> Profile:
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _as_profile_error(first["loc"], first, document, where) from error
+        found = _telling(error.errors(include_url=False))
+        key, what, remedy = _told(found["loc"], found, document)
+        place = f"{where}:{_line_number(text, key)}: {key}" if key else where
+        raise ProfileError(what, where=place, remedy=remedy) from error
 
 
 def _profiles_in(folder: Path) -> list[Path]:
@@ -110,16 +130,51 @@ def _read(path: Path) -> Profile:
     return profile
 
 
-def _as_profile_error(
-    location: tuple[int | str, ...], details: Mapping[str, Any], document: Mapping[Any, Any], where: str
-) -> ProfileError:
-    """Turn the first thing pydantic found into an error a person can act on."""
+def _line_number(text: str, key: str) -> int:
+    """The line of a key, given as a path like `frames.sample.fields[4].type`; of what holds it, where it is missing."""
+    node = yaml.compose(text, yaml.SafeLoader)
+    line_index = 0
+    for step in re.findall(r"[^.\[\]]+", key):
+        if isinstance(node, yaml.SequenceNode) and step.isdecimal() and int(step) < len(node.value):
+            node = node.value[int(step)]
+            line_index = node.start_mark.line
+        elif isinstance(node, yaml.MappingNode) and (found := [pair for pair in node.value if pair[0].value == step]):
+            key_node, node = found[0]
+            line_index = key_node.start_mark.line
+        else:
+            break
+    return line_index + 1
+
+
+def _nearest_tags(tag: str, possible: str) -> str:
+    """`Did you mean ...` for a tag that is not one of the possible, or nothing."""
+    known = re.findall(r"'([^']*)'", possible)
+    integer = re.fullmatch(r"(u?)(?:int|i|s|)([0-9]{1,3})(?:_t|le|be)?", tag)
+    meant = _MISTAKEN_TYPES.get(tag, tag)
+    if integer:
+        # Of a width that is not whole bytes, the integer that holds it; `bits` takes them out of it.
+        meant = f"{integer[1] or 'i'}{-(-int(integer[2]) // 8) * 8}"
+    near = [meant] if meant in known else [] if integer else difflib.get_close_matches(tag, known, n=2)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def _telling(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first error; of a key that is missing because it is misspelt, the one about the misspelt key."""
+    first = errors[0]
+    beside = [each for each in errors if each["type"] == "extra_forbidden" and each["loc"][:-1] == first["loc"][:-1]]
+    return beside[0] if first["type"] == "missing" and beside else first
+
+
+def _told(
+    location: tuple[int | str, ...], details: Mapping[str, Any], document: Mapping[Any, Any]
+) -> tuple[str, str, str]:
+    """The first thing pydantic found, for a person: the key, what is wrong with it, and what would do."""
     path, value = _locate(location, document, is_missing=details["type"] == "missing")
     context = details.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, Misdeclared):
         path = ".".join(part for part in (path, cause.key) if part)
-        return ProfileError(cause.what, where=f"{where}: {path}", remedy=cause.remedy)
+        return path, cause.what, cause.remedy
     match details["type"]:
         case "missing":
             what, remedy = "the key is missing", "Add it"
@@ -130,7 +185,8 @@ def _as_profile_error(
             remedy = f"Did you mean {' or '.join(near)}?" if near else f"Keys: {', '.join(known)}"
         case "union_tag_invalid":
             path = f"{path}.{str(context['discriminator']).strip(chr(39))}"
-            what, remedy = f"{context['tag']!r} is not known", f"Possible: {context['expected_tags']}"
+            meant = _nearest_tags(str(context["tag"]), context["expected_tags"])
+            what, remedy = f"{context['tag']!r} is not known", f"{meant}Possible: {context['expected_tags']}"
         case "union_tag_not_found":
             path = f"{path}.{str(context['discriminator']).strip(chr(39))}"
             what, remedy = "the key is missing", "Add it"
@@ -138,6 +194,8 @@ def _as_profile_error(
             what, remedy = f"{value!r} is not possible", f"Possible: {context['expected']}"
         case "string_type":
             what, remedy = f"{value!r} is not text", f"Put it in quotes: '{value}'"
+        case "int_parsing" | "int_type" | "int_from_float":
+            what, remedy = f"{value!r} is not a whole number", "For instance: 1, or 0xff"
         case "string_pattern_mismatch":
             what, remedy = f"{value!r} has characters that are not allowed", f"It must match {context['pattern']}"
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -148,7 +206,7 @@ def _as_profile_error(
             what, remedy = f"{value!r} is not bytes", "Write pairs of hexadecimal digits: '42 4d'"
         case _:
             what, remedy = f"{value!r} will not do", str(details["msg"])
-    return ProfileError(what, where=f"{where}: {path}", remedy=remedy)
+    return path, what, remedy
 
 
 def _locate(location: Sequence[int | str], document: Any, *, is_missing: bool) -> tuple[str, Any]:
@@ -171,9 +229,15 @@ def _locate(location: Sequence[int | str], document: Any, *, is_missing: bool) -
     return path, node
 
 
+@functools.cache
+def _profile_schema() -> Mapping[str, Any]:
+    """The language as JSON Schema, which takes pydantic longer to write than a profile takes to read."""
+    return Profile.model_json_schema()
+
+
 def _known_keys(location: Sequence[int | str]) -> list[str]:
     """The keys the language has at a location, from its JSON schema."""
-    schema = Profile.model_json_schema()
+    schema = _profile_schema()
 
     def resolved(node: Mapping[str, Any]) -> Mapping[str, Any]:
         # Of "a model or null" and "a model or a plain value", the model is the one that has keys.

@@ -15,20 +15,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
-from edge_gateway.codec.checksum import find_checksum
 from edge_gateway.codec.fields import (
-    BitField,
+    AnyField,
     BytesField,
     Endian,
     FieldName,
     FieldSpec,
-    FloatField,
     IntegerField,
+    MacField,
     Misdeclared,
+    NamedField,
+    TextField,
     Unit,
+    WholeNumber,
 )
+from edge_gateway.codec.frame_check import Checksum
 from edge_gateway.codec.layout import Layout, can_be_told_apart, lay_out
 from edge_gateway.config.link import FixedFraming, FramingSettings, HexBytes, SerialLine, Settings
 from edge_gateway.errors import CodecError
@@ -38,24 +41,6 @@ Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$"), Field(examples=["reference-climate", "set-period"])
 ]
 """The name of a profile, frame or command: lower case letters, digits and `-`."""
-
-NamedField: TypeAlias = IntegerField | FloatField | BytesField | BitField
-"""Whatever has a name and a value in a frame."""
-
-
-def _checksum_name(name: str) -> str:
-    try:
-        return find_checksum(name).name
-    except CodecError as error:
-        raise Misdeclared(error.what, remedy=error.remedy) from error
-
-
-class Checksum(Settings):
-    """The check at the end of a frame, over every byte before it."""
-
-    algorithm: Annotated[str, AfterValidator(_checksum_name), Field(examples=["crc-16/modbus", "sum-8"])]
-    endian: Endian | None = None
-    """Its byte order, where it differs from the frame's."""
 
 
 class Frame(Settings):
@@ -77,15 +62,20 @@ class Frame(Settings):
             if spec.name in seen:
                 raise Misdeclared(f"{spec.name!r} is there twice", key=key, remedy=f"For instance: {spec.name}_2")
             seen.add(spec.name)
+        self.layout("frame")
         return self
 
     @property
     def named(self) -> dict[str, NamedField]:
-        """Its fields by name, bit fields in place of the integer that holds them. Worked out at every call."""
+        """Its fields by name, bit fields in place of the integer that holds them, without the one that holds the check.
+
+        Worked out at every call.
+        """
+        check = None if self.checksum is None else self.checksum.at
         return {
             spec.name: spec
             for _, spec in _keyed_fields(self.fields)
-            if not (isinstance(spec, IntegerField) and spec.bits)
+            if spec.name != check and not (isinstance(spec, IntegerField) and spec.bits)
         }
 
     def layout(self, name: str) -> Layout:
@@ -94,13 +84,10 @@ class Frame(Settings):
         Args:
             name: what the profile calls this frame.
         """
-        check = self.checksum
-        return lay_out(
-            name, self.endian, self.fields, (check.algorithm, check.endian or self.endian) if check else None
-        )
+        return lay_out(name, self.endian, self.fields, self.checksum)
 
 
-def _keyed_fields(fields: Iterable[IntegerField | FloatField | BytesField]) -> Iterator[tuple[str, NamedField]]:
+def _keyed_fields(fields: Iterable[AnyField]) -> Iterator[tuple[str, NamedField]]:
     for index, spec in enumerate(fields):
         yield f"fields[{index}].name", spec
         if isinstance(spec, IntegerField):
@@ -277,11 +264,9 @@ class Profile(Settings):
                 known = sorted({field for frame in self.frames.values() for field in frame.named})
                 raise Misdeclared(f"no frame has a field {name!r}", key=key, remedy=f"Fields: {', '.join(known)}")
             for spec in holders:
-                plain_number = isinstance(spec, (IntegerField, BitField)) and not (
-                    spec.enum or spec.sentinel or spec.is_scaled or spec.is_bool
-                )
-                plain_bytes = isinstance(spec, BytesField) and key == "identity"
-                if is_constant(spec) or not (plain_number or plain_bytes):
+                plain_number = isinstance(spec, WholeNumber) and spec.is_plain
+                plain_text = isinstance(spec, (BytesField, MacField, TextField)) and key == "identity"
+                if is_constant(spec) or not (plain_number or plain_text):
                     raise Misdeclared(
                         f"{name!r} cannot be the {key}",
                         key=key,
@@ -377,10 +362,9 @@ def _check_argument(name: str, argument: Argument, spec: NamedField) -> None:
             _must_encode(value, spec, f"arguments.{name}.{bound}")
     if argument.type == "boolean":
         _must_encode(True, spec, f"arguments.{name}.type")
-    takes_text = isinstance(spec, BytesField) or (isinstance(spec, (IntegerField, BitField)) and bool(spec.enum))
-    if takes_text != (argument.type == "text"):
+    if bool(spec.text_form) != (argument.type == "text"):
         raise Misdeclared(
             f"{spec.name!r} cannot take a value of type {argument.type}",
             key=f"arguments.{name}.type",
-            remedy="text is for fields with an enum and for bytes, and only for them",
+            remedy="text is for fields whose values are text (enum, epoch, bytes, mac, text), and only for them",
         )

@@ -30,6 +30,11 @@ from edge_gateway.errors import CodecError
         ("sum-8", 0xDD, 1),
         ("sum-16", 0x01DD, 2),
         ("xor-8", 0x31, 1),
+        ("sum-8/inverted", 0x22, 1),
+        ("sum-8/negated", 0x23, 1),
+        ("sum-16/inverted", 0xFE22, 2),
+        ("sum-16/negated", 0xFE23, 2),
+        ("fletcher-16", 0x1EDE, 2),
     ],
 )
 def test_check_values(name: str, check: int, size_bytes: int) -> None:
@@ -51,6 +56,8 @@ def test_check_values(name: str, check: int, size_bytes: int) -> None:
         ("crc-32c", "crc-32/iscsi"),
         ("modbus", "crc-16/modbus"),
         ("bcc", "xor-8"),
+        ("LRC", "sum-8/negated"),
+        ("fletcher", "fletcher-16"),
     ],
 )
 def test_common_names_are_understood(alias: str, name: str) -> None:
@@ -78,4 +85,22 @@ def test_plain_sums(data: bytes) -> None:
     """The sums and the exclusive or are what their names say, over any bytes."""
     assert find_checksum("sum-8").compute(data) == sum(data) % 256
     assert find_checksum("sum-16").compute(data) == sum(data) % 65_536
+    assert find_checksum("sum-8/negated").compute(data) == -sum(data) % 256
+    assert find_checksum("sum-16/inverted").compute(data) == 65_535 - sum(data) % 65_536
     assert find_checksum("xor-8").compute(data) == functools.reduce(lambda one, other: one ^ other, data, 0)
+
+
+@pytest.mark.parametrize(("text", "check"), [(b"abcde", 0xC8F0), (b"abcdef", 0x2057), (b"abcdefgh", 0x0627)])
+def test_fletcher_16_has_its_published_values(text: bytes, check: int) -> None:
+    """The two sums run modulo 255, the second in the high byte."""
+    assert find_checksum("fletcher-16").compute(text) == check
+
+
+@given(st.binary())
+def test_fletcher_16_is_its_definition(data: bytes) -> None:
+    """The short form gives what adding byte by byte gives."""
+    low = high = 0
+    for byte in data:
+        low = (low + byte) % 255
+        high = (high + low) % 255
+    assert find_checksum("fletcher-16").compute(data) == high << 8 | low

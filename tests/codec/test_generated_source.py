@@ -7,22 +7,23 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.codec import compile_profile, load_profile
-from edge_gateway.codec.fields import IntegerField
+from edge_gateway.codec.fields import FloatField, IntegerField
 from edge_gateway.codec.profile import Frame, Profile
 from edge_gateway.errors import ProfileError
 
 from .declarations import profiles
 
 OWN_NAMES = re.compile(
-    r"(raw|byte[0-9]+_of_raw|byte[0-9]+_of_check|labels|unpack|crc_(8|16|32|64)|sum|xor)_[a-z0-9_]+"
-    r"|byte[0-9]+_of_check|check|decode|frame|frames|length|len|samples|answers|rejects|add_sample|add_answer|add_reject"
+    r"raw_[a-z0-9_]+|part[0-9]_of_(raw_[a-z0-9_]+|check)|labels_[a-z0-9_]+_OF_[a-z0-9_]+|unpack_[a-z0-9_]+"
+    r"|(crc_(8|16|32|64)|sum|xor|fletcher)_[a-z0-9_]+|f16|f32|f64|medfloat16|medfloat32|decimal_of|utf_8_of|rfc3339_m?s"
+    r"|check|decode|frame|frames|length|len|samples|answers|rejects|add_sample|add_answer|add_reject"
     r"|record|reason|Struct|Labels|Decoded|Sample|Answer|Reject"
 )
-OWN_CALLS = {"unpack", "hex", "append"}
+OWN_CALLS = {"unpack", "hex", "append", "rstrip", "isascii", "decode"}
 
 
 def profile_with(label: str) -> Profile:
@@ -46,7 +47,7 @@ def profile_with(label: str) -> Profile:
 
 
 def assert_harmless(source: str) -> None:
-    """Only the generator's own names and three methods are used, and nothing is imported or defined but `decode`."""
+    """Only the generator's own names and a few methods are used, and nothing is imported or defined but `decode`."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -57,6 +58,7 @@ def assert_harmless(source: str) -> None:
     assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] == ["decode"]
 
 
+@settings(max_examples=60, deadline=None)  # compiling takes its time on a busy machine
 @given(profiles())
 def test_the_source_has_no_names_of_its_own_making(profile: Profile) -> None:
     """Whatever the profile, the source uses the generator's own vocabulary only."""
@@ -147,6 +149,17 @@ def test_a_profile_made_around_its_checks_is_refused_by_the_compiler() -> None:
     ):
         with pytest.raises(ProfileError):
             compile_profile(profile)
+
+
+def test_a_type_made_around_its_checks_is_refused_by_the_compiler() -> None:
+    """The type of a float is the one word of a declaration that names a function, so it must be a plain name."""
+    sound = load_profile("tfmini")
+    whole = sound.frames["distance"]
+    for kind in ("x().medfloat16", "f16+y(32"):
+        field = FloatField(name="x", type="f32").model_copy(update={"type": kind})
+        frame = whole.model_copy(update={"fields": (field,), "checksum": None})
+        with pytest.raises(ProfileError):
+            compile_profile(sound.model_copy(update={"frames": {"distance": frame}}))
 
 
 def test_the_reference_decoder_reads_as_one_would_write_it() -> None:

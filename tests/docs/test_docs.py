@@ -53,7 +53,7 @@ def commands() -> list[tuple[str, Block]]:
     ]
 
 
-RUNNABLE = ("edge-gateway decode", "edge-gateway schema")
+RUNNABLE = ("edge-gateway decode", "edge-gateway schema", "edge-gateway profiles")
 """Commands that need no gateway, port or hub; the others run in tests/system."""
 
 
@@ -83,7 +83,7 @@ def test_commands_exist(line: str) -> None:
         return
     arguments = words[words.index(program) + 1 :]
     subcommand = (
-        arguments[:2] if arguments[0] in ("keys", "hub") and not arguments[1].startswith("-") else arguments[:1]
+        arguments[:2] if arguments[0] in ("keys", "hub", "profiles") and not arguments[1].startswith("-") else arguments[:1]
     )
     shown = subprocess.run(
         [sys.executable, "-m", "edge_gateway", *subcommand, "--help"],
