@@ -80,7 +80,7 @@ class NodeProcess:
     async def install(self) -> None:
         """Install the packages of the lock file, unless they are."""
         async with self._starting:
-            await _install()
+            await install_modules()
 
     async def stop(self) -> None:
         """End the process, if it runs."""
@@ -116,18 +116,7 @@ class NodeProcess:
     async def _started(self, ca_pem: str) -> asyncio.subprocess.Process:
         async with self._starting:
             if self._process is None:
-                with tempfile.NamedTemporaryFile("w", prefix="conformance-", suffix=".pem") as ca_file:
-                    ca_file.write(ca_pem)
-                    ca_file.flush()
-                    self._process = await asyncio.create_subprocess_exec(
-                        *("node", str(_FOLDER / "client.js")),
-                        env={**os.environ, "NODE_EXTRA_CA_CERTS": ca_file.name},
-                        stdin=asyncio.subprocess.PIPE,
-                        stdout=asyncio.subprocess.PIPE,
-                        limit=_LONGEST_LINE_BYTES,
-                    )
-                    assert self._process.stdout is not None
-                    await self._process.stdout.readline()  # it is ready, and has read the file
+                self._process = await _start(ca_pem)
                 self._reading = asyncio.create_task(self._read(self._process), name="node-sdk-reading")
             return self._process
 
@@ -311,7 +300,24 @@ class NodeSdkClient(Client):
                 raise AssertionError(f"unexpected from the Node SDK: {event}")
 
 
-async def _install() -> None:
+async def _start(ca_pem: str) -> asyncio.subprocess.Process:
+    with tempfile.NamedTemporaryFile("w", prefix="conformance-", suffix=".pem") as ca_file:
+        ca_file.write(ca_pem)
+        ca_file.flush()
+        process = await asyncio.create_subprocess_exec(
+            *("node", str(_FOLDER / "client.js")),
+            env={**os.environ, "NODE_EXTRA_CA_CERTS": ca_file.name},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE_BYTES,
+        )
+        assert process.stdout is not None
+        if not await process.stdout.readline():  # it has read the file
+            raise RuntimeError(f"node ended with {await process.wait()}")
+    return process
+
+
+async def install_modules() -> None:
     wanted = (_FOLDER / "package-lock.json").read_bytes()
     installed = _FOLDER / "node_modules" / ".installed-lock.json"
     if installed.exists() and installed.read_bytes() == wanted:

@@ -82,9 +82,8 @@ def test_commands_exist(line: str) -> None:
     if program is None:
         return
     arguments = words[words.index(program) + 1 :]
-    subcommand = (
-        arguments[:2] if arguments[0] in ("keys", "hub", "profiles") and not arguments[1].startswith("-") else arguments[:1]
-    )
+    has_subcommand = arguments[0] in ("keys", "hub", "profiles") and not arguments[1].startswith("-")
+    subcommand = arguments[: 1 + has_subcommand]
     shown = subprocess.run(
         [sys.executable, "-m", "edge_gateway", *subcommand, "--help"],
         capture_output=True,
