@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,9 +12,9 @@ from typing import TypeVar
 
 import pytest
 
-from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench import ReceivedMessage
 from edge_gateway.testbench.cloud.local_cloud import LocalCloud
+from tests.testbench.cloud.mqtt_client import ShiftedClock
 
 from .client import Access, Client, ClientKind, Message, NotAuthorised
 
@@ -53,26 +52,16 @@ CONFORMANCE = [
 """Marks of every module of cases: they share one event loop, because they share the hub."""
 
 
-class MovableClock:
-    """The real time, moved on by a case that wants to see tokens end."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-        self.trusted = True
-
-    def now_ns(self) -> int:
-        return time.time_ns() + int(self.ahead_s * NS_PER_S)
-
-
 class Bench:
     """What a case asks for."""
 
-    def __init__(self, cloud: LocalCloud, clock: MovableClock) -> None:
+    def __init__(self, cloud: LocalCloud, clock: ShiftedClock) -> None:
         self.hub = cloud.hub
         self.dps = cloud.dps
         self.door = cloud.door
         self.authority = cloud.authority
         self.clock = clock
+        """The hub's; a case that moves it moves it back."""
         self._numbers = itertools.count(1)
 
     def new_id(self, kind: str) -> str:
@@ -129,7 +118,7 @@ class Bench:
             try:
                 yield client
             finally:
-                await client.close()
+                await soon(client.close())
                 gc.collect()  # sockets that a library forgot are found in the case that made them
 
 

@@ -12,14 +12,15 @@ from edge_gateway.testbench import free_loopback_address
 from edge_gateway.testbench.cloud.front_door import HTTPS_PORT
 from edge_gateway.testbench.cloud.local_cloud import LocalCloud
 from edge_gateway.testbench.listener import may_listen
+from tests.testbench.cloud.mqtt_client import ShiftedClock
 
-from .bench import Bench, MovableClock
+from .bench import Bench
 from .kinds import NODE
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def bench() -> AsyncIterator[Bench]:
-    clock = MovableClock()
+    clock = ShiftedClock(0.0)
     # Not seeded: several runs of the suite may share the machine.
     address = free_loopback_address(random.Random())
     https_port = HTTPS_PORT if may_listen(HTTPS_PORT) else None

@@ -29,6 +29,8 @@ from .client import Access, Client, Ending, Enrolment, Feature, Inbox, Lost, Mes
 
 _TOOLS = ("mosquitto_pub", "mosquitto_sub", "stdbuf")
 _NOT_AUTHORISED = 5
+_LONGEST_LINE_BYTES = 1024 * 1024
+"""Payloads are printed in hexadecimal."""
 
 
 class MosquittoTools:
@@ -157,6 +159,7 @@ class MosquittoClient(Client):
             env={**os.environ, "XDG_CONFIG_HOME": self._directory.name},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            limit=_LONGEST_LINE_BYTES,
         )
 
 

@@ -42,7 +42,7 @@ async def test_while_connected(bench: Bench, kind: ClientKind) -> None:
 async def test_plain_properties(bench: Bench, kind: ClientKind) -> None:
     """Properties and the message's id reach the device, the wish for feedback among them."""
     device = bench.device()
-    properties = {"action": "restart", "in_s": "5", "iothub-ack": "full"}
+    properties = {"action": "restart", "in_s": "5+%41!#$&'*-.^_`|~", "iothub-ack": "full"}
     bench.hub.send_c2d(device.device_id, b"{}", properties, message_id="id-1:2")
     async with bench.client(kind, device) as client:
         command = await (await client.commands()).get()
@@ -59,6 +59,16 @@ async def test_text_properties(bench: Bench, kind: ClientKind) -> None:
         for text in (*TEXTS, ""):
             bench.hub.send_c2d(device.device_id, b"{}", {"value": text, f"name {text}": "1"})
             assert (await commands.get()).properties == {"value": text, f"name {text}": "1"}
+
+
+@clients_with(Feature.COMMANDS)
+async def test_large(bench: Bench, kind: ClientKind) -> None:
+    """A message of almost 64 KB reaches the device whole."""
+    device = bench.device()
+    body = b"0123456789abcdef" * 4095
+    bench.hub.send_c2d(device.device_id, body, {"line": "7"})
+    async with bench.client(kind, device) as client:
+        assert (await (await client.commands()).get()).body == body
 
 
 @clients_with(Feature.COMMANDS, Feature.NULL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .client import Feature
-from .kinds import KINDS, OVER_HTTPS
+from .kinds import KINDS
 
 CANNOT = {
     Feature.CONNECTION: "mosquitto node-http",
@@ -20,28 +20,27 @@ CANNOT = {
     Feature.METHODS: "mosquitto node-http",
     Feature.MODULE: "node-http",
     Feature.INPUTS: "mosquitto node-http",
-    Feature.EDGE: "aiomqtt paho mosquitto node-http aiomqtt-ws paho-ws",
-    Feature.RENEWAL: "aiomqtt paho mosquitto node-http aiomqtt-ws paho-ws",
-    Feature.RETURN: "aiomqtt paho mosquitto node-http aiomqtt-ws paho-ws",
+    Feature.EDGE: "aiomqtt paho mosquitto aiomqtt-ws paho-ws node-http",
+    Feature.RENEWAL: "aiomqtt paho mosquitto aiomqtt-ws paho-ws node-http",
+    Feature.RETURN: "aiomqtt paho mosquitto aiomqtt-ws paho-ws node-http",
     Feature.SESSION: "mosquitto node-http",
     Feature.CERTIFICATE: "",
     Feature.MODULE_CERTIFICATE: "node node-ws node-http",
     Feature.UPLOAD: "aiomqtt paho mosquitto aiomqtt-ws paho-ws",
     Feature.PROVISIONING: "mosquitto",
-    Feature.PATIENCE: "aiomqtt paho mosquitto node-http aiomqtt-ws paho-ws",
+    Feature.PATIENCE: "aiomqtt paho mosquitto aiomqtt-ws paho-ws node-http",
 }
 """By feature, the clients no case is made for that needs it."""
 
 
 def test_matrix() -> None:
     """A client's features are those written down here; one that loses any loses cases."""
-    kinds = (*KINDS, *OVER_HTTPS)
     assert {
-        feature: " ".join(kind.name for kind in kinds if feature not in kind.features) for feature in Feature
+        feature: " ".join(kind.name for kind in KINDS if feature not in kind.features) for feature in Feature
     } == CANNOT
 
 
 def test_names() -> None:
     """Each client has a name of its own."""
-    names = [kind.name for kind in (*KINDS, *OVER_HTTPS)]
+    names = [kind.name for kind in KINDS]
     assert len(set(names)) == len(names) == 12

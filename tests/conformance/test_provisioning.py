@@ -87,7 +87,7 @@ async def test_group_certificate(bench: Bench, kind: ClientKind) -> None:
     await _sends(bench, kind, registration, certificate=certificate)
 
 
-@clients_with(Feature.PROVISIONING)
+@clients_with(Feature.PROVISIONING, by_websocket=False)
 async def test_waiting(bench: Bench, kind: ClientKind) -> None:
     """A device that is told to wait asks again until it is assigned."""
     device_id = bench.new_id("device")
@@ -159,7 +159,7 @@ async def test_refused(bench: Bench, kind: ClientKind, fault: str) -> None:
     assert device_id not in bench.hub.device_ids
 
 
-@clients_with(Feature.PATIENCE)
+@clients_with(Feature.PATIENCE, by_websocket=False)
 async def test_throttled(bench: Bench, kind: ClientKind) -> None:
     """A device that is told to come back later does."""
     device_id = bench.new_id("device")

@@ -15,7 +15,7 @@ from .kinds import clients_with
 pytestmark = CONFORMANCE
 
 
-@clients_with(Feature.CONNECTION)
+@clients_with(Feature.CONNECTION, by_websocket=False)
 async def test_token_end(bench: Bench, kind: ClientKind) -> None:
     """The hub drops a connection when its token has ended."""
     device = bench.device()
@@ -26,7 +26,7 @@ async def test_token_end(bench: Bench, kind: ClientKind) -> None:
     assert [message.body for message in bench.telemetry(device)] == [b"before"]
 
 
-@clients_with(Feature.RENEWAL)
+@clients_with(Feature.RENEWAL, by_websocket=False)
 async def test_token_renewal(bench: Bench, kind: ClientKind) -> None:
     """A client renews its token in time by connecting again, and listens on to all it listened to."""
     device = replace(bench.device(), token_lifetime_s=kind.soon_renewed_s)

@@ -166,7 +166,9 @@ function fromEnvironment(environment, Transport) {
 }
 
 async function register({ transport, address, idScope, registrationId, key, certificate, payload }) {
-  const proof = certificate ? new X509Security(registrationId, certificate) : new SymmetricKeySecurityClient(registrationId, key);
+  const proof = certificate
+    ? new X509Security(registrationId, certificate)
+    : new SymmetricKeySecurityClient(registrationId, key);
   const Transport = provisioningTransports[transport]();
   const registration = ProvisioningDeviceClient.create(address, idScope, new Transport(), proof);
   if (payload !== null) registration.setProvisioningPayload(payload);
