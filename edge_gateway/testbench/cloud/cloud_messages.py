@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from edge_gateway.clock import NS_PER_S
-from edge_gateway.testbench.cloud.refusals import LimitExceeded, MessageLockLost
+from edge_gateway.testbench.cloud.refusals import MessageLockLost, QueueFull
 
 MAX_C2D_BYTES = 64 * 1024
 MAX_C2D_QUEUED = 50
@@ -133,10 +133,10 @@ class CloudQueue:
         """Queue a message.
 
         Raises:
-            LimitExceeded: the queue is full.
+            QueueFull: fifty wait already.
         """
         if len(self._messages) >= MAX_C2D_QUEUED:
-            raise LimitExceeded(
+            raise QueueFull(
                 f"{MAX_C2D_QUEUED} messages wait for the device already",
                 where=message.device_id,
                 remedy="Let the device confirm some",

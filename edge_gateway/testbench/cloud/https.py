@@ -41,6 +41,7 @@ from edge_gateway.testbench.cloud.refusals import (
     LimitExceeded,
     MessageLockLost,
     MethodTimedOut,
+    QueueFull,
     QuotaExceeded,
     Throttled,
 )
@@ -90,6 +91,7 @@ _ANSWERS: Mapping[type[BenchError], tuple[int, str]] = {
     IdentityExists: (409, "DeviceAlreadyExists"),
     EtagMismatch: (412, "PreconditionFailed"),
     MessageLockLost: (412, "DeviceMessageLockLost"),
+    QueueFull: (403, "DeviceMaximumQueueDepthExceeded"),
     LimitExceeded: (413, "MessageTooLarge"),
     QuotaExceeded: (403, "IotHubQuotaExceeded"),
     MethodTimedOut: (504, "GatewayTimeout"),

@@ -531,7 +531,8 @@ class LocalHub:
 
         Raises:
             IdentityNotFound: no such device.
-            LimitExceeded: its queue is full, or the message is too large.
+            QueueFull: fifty messages wait for it already.
+            LimitExceeded: the message is too large.
             Throttled: too many messages for the hub's tier.
         """
         queue = self.record(IdentityName(device_id)).c2d
@@ -569,7 +570,7 @@ class LocalHub:
         """Let a message wait for its device, which hears nothing of it yet.
 
         Raises:
-            LimitExceeded: the queue is full.
+            QueueFull: fifty messages wait for it already.
             IdentityNotFound: no such device.
         """
         queue = self.record(IdentityName(message.device_id)).c2d

@@ -26,7 +26,11 @@ class EtagMismatch(BenchError):
 
 
 class LimitExceeded(BenchError):
-    """A message is too large, or a queue too long."""
+    """A message is too large, or a store is full."""
+
+
+class QueueFull(LimitExceeded):
+    """As many messages wait for a device as may."""
 
 
 class Throttled(BenchError):

@@ -438,6 +438,9 @@ async def test_message_errors(service: Service) -> None:
     await service.fails(413, "MessageTooLarge", "POST", path, body=b"x" * 65_537)
     await service.fails(400, "ArgumentInvalid", "POST", path, body=b"x", headers={"iothub-ack": "loud"})
     await service.fails(400, "ArgumentInvalid", "POST", path, body=b"x", headers={"iothub-expiry": "soon"})
+    for _ in range(50):
+        service.hub.send_c2d("d", b"x")
+    await service.fails(403, "DeviceMaximumQueueDepthExceeded", "POST", path, body=b"x")
 
 
 # All of it

@@ -34,7 +34,7 @@ from edge_gateway.testbench.cloud.amqp.values import Array, Int, Symbol, Timesta
 from edge_gateway.testbench.cloud.cloud_messages import MAX_C2D_BYTES, Ack
 from edge_gateway.testbench.cloud.hub import LocalHub
 from edge_gateway.testbench.cloud.identity import IdentityName
-from edge_gateway.testbench.cloud.refusals import AccessDenied, IdentityNotFound, LimitExceeded, Throttled
+from edge_gateway.testbench.cloud.refusals import AccessDenied, IdentityNotFound, LimitExceeded, QueueFull, Throttled
 from edge_gateway.testbench.cloud.tokens import Right, Token, check, parse, sas_token
 
 _log = structlog.get_logger()
@@ -51,6 +51,7 @@ _SAS_TOKEN = "servicebus.windows.net:sastoken"  # noqa: S105 - the name of a kin
 _REASONS: Mapping[type[BenchError], str] = {
     IdentityNotFound: "amqp:not-found",
     LimitExceeded: "amqp:resource-limit-exceeded",
+    QueueFull: "amqp:resource-limit-exceeded",
     Throttled: "com.microsoft:device-container-throttled",
     AccessDenied: _UNAUTHORISED,
 }
