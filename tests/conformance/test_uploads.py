@@ -15,7 +15,9 @@ pytestmark = CONFORMANCE
 
 @clients_with(Feature.UPLOAD)
 @pytest.mark.parametrize(
-    "content", [b"line 1\nline 2\n", bytes(range(256)) * 1024, random.Random(1).randbytes(5 * 1024 * 1024)], ids=["text", "256 KiB", "5 MiB"]
+    "content",
+    [b"line 1\nline 2\n", bytes(range(256)) * 1024, random.Random(1).randbytes(5 * 1024 * 1024)],
+    ids=["text", "256 KiB", "5 MiB"],
 )
 async def test_upload(bench: Bench, kind: ClientKind, content: bytes) -> None:
     """A file of any kind and size is there afterwards, and services hear of it."""
