@@ -62,8 +62,8 @@ _DEVICEBOUND_HEADERS = {
     "ContentEncoding": "content-encoding",
 }
 """Header of a message to a device to name of the system property; the last two are as the C SDK reads them."""
-_PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-"""What stays as it is in a header's value."""
+_PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+"""What stays as it is in a header's value: the SDKs do not decode any of it."""
 _NAME_LETTERS = "!#$&'*+-.^_`|~"
 """What does so in a header's name, beside letters and digits (RFC 9110, 5.6.2)."""
 

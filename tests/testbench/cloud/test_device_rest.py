@@ -320,9 +320,9 @@ async def test_receive_and_complete(rest_hub: LocalHub, client: aiohttp.ClientSe
     headers = response.headers
     assert (response.status, await response.read()) == (200, b"\x00hello")
     assert headers["iothub-app-Plain"] == "a b"
-    assert headers["iothub-app-%C3%BC%20%25"] == "%C3%A9%25%0A"
+    assert headers["iothub-app-%C3%BC%20%25"] == "%C3%A9%%0A"
     assert headers["iothub-app-none"] == ""
-    assert (headers["iothub-messageid"], headers["iothub-correlationid"]) == ("m%251", "c")
+    assert (headers["iothub-messageid"], headers["iothub-correlationid"]) == ("m%1", "c")
     assert (headers["ContentType"], headers["iothub-to"]) == ("text/plain", "/devices/dev/messages/devicebound")
     assert (headers["iothub-ack"], headers["iothub-deliverycount"]) == ("full", "0")
     enqueued = datetime.strptime(headers["iothub-enqueuedtime"], "%m/%d/%Y %I:%M:%S %p").replace(tzinfo=UTC)
