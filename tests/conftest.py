@@ -11,6 +11,7 @@ hypothesis.settings.register_profile("full", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
 
+
 def _drop(_: object, __: str, ___: structlog.typing.EventDict) -> structlog.typing.EventDict:
     raise structlog.DropEvent
 
