@@ -42,7 +42,7 @@ import orjson
 
 from edge_gateway.clock import rfc3339
 from edge_gateway.codec import compile_profile, load_profile
-from edge_gateway.records import Reading, Value
+from edge_gateway.records import Reading, Value, record
 
 Values: TypeAlias = dict[str, Value]
 Decoded: TypeAlias = list[tuple[int, Values]]
@@ -75,7 +75,7 @@ def gateway_json(frames: Sequence[bytes]) -> bytes:
 def gateway_records(frames: Sequence[bytes]) -> bytes:
     """The compiled profile, and what `pipeline.py` and `buffer/store.py` make of its samples."""
     readings = [
-        Reading(_DEVICES[address], _PROFILE, _TIME_NS, values)
+        record(Reading, (_DEVICES[address], _PROFILE, _TIME_NS, values, True))
         for address, _, values in _codec.decode(frames).samples
         if address in _DEVICES
     ]

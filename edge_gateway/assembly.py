@@ -6,8 +6,9 @@ The rooms know nothing of each other and nothing of the configuration as a whole
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, assert_never
 import orjson
 import structlog
 
+from edge_gateway.arrivals import Arrivals
 from edge_gateway.buffer.durable import DurableBuffer, Offload
 from edge_gateway.buffer.store import Store
 from edge_gateway.buffer.worker import Worker
@@ -25,10 +27,13 @@ from edge_gateway.config.link import SerialLine
 from edge_gateway.config.model import GatewayConfig, IotHubUplink, LinkSettings, MqttUplink, PathPort, UsbPort
 from edge_gateway.config.model import ReplayPort as ReplaySettings
 from edge_gateway.durable_file import replace_durably
-from edge_gateway.errors import CommandInvalid, ConfigError
-from edge_gateway.framing import make_framer
-from edge_gateway.keystore.software import SoftwareKeyStore
+from edge_gateway.errors import CodecError, CommandInvalid, ConfigError
+from edge_gateway.framing import Framer, make_framer
+from edge_gateway.keystore.device_keys import DeviceKeys, key_names, own_keys
+from edge_gateway.keystore.software import SoftwareKeyStore, SoftwarePayloadKeys
 from edge_gateway.pipeline import Gateway, Link
+from edge_gateway.polling import LineTiming, PolledLine
+from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
 from edge_gateway.transport import Transport
 from edge_gateway.transport.capture import CaptureWriter, Capturing
@@ -41,8 +46,10 @@ from edge_gateway.uplink.mqtt import MqttBroker
 _log = structlog.get_logger()
 
 BUFFER_FILE = "buffer.db"
+COUNTERS_FILE = "counters.json"
 DESIRED_FILE = "desired.json"
 KEYS_DIRECTORY = "keys"
+PAYLOAD_KEYS_DIRECTORY = "payload-keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,9 @@ def check_parts(config: GatewayConfig, *, clock: Clock) -> Parts:
         for name in {link.profile for link in config.links}
     }
     for link in config.links:
-        make_framer(link.framing or codecs[link.profile].profile.framing)
+        framer = make_framer(link.framing or codecs[link.profile].profile.line_framing)
+        _check_polled(link, codecs[link.profile], framer)
+        _check_keys(link, codecs[link.profile].profile)
     RuleSet(config.rules, _vocabulary(codecs.values()))
     for rule in config.rules:
         codec = next(each for each in codecs.values() if each.profile.name == rule.profile)
@@ -129,7 +138,8 @@ async def open_gateway(
         writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
         if offload is None:
             offload = resources.enter_context(Worker("buffer"))
-        links = [_make_link(link, parts, make_transport or _make_transport, writer) for link in config.links]
+        ledger = ReplayLedger(directory / COUNTERS_FILE, offload)
+        links = [_make_link(link, parts, make_transport or _make_transport, writer, ledger) for link in config.links]
         store = Store(directory / BUFFER_FILE, config.buffer, rng=rng)
         async with DurableBuffer(store, settle_within_s=config.buffer.settle_within_s, offload=offload) as buffer:
             yield Gateway(
@@ -143,6 +153,7 @@ async def open_gateway(
                 clock=clock,
                 rng=rng,
             )
+            await ledger.close()
 
 
 def key_store(config: GatewayConfig) -> SoftwareKeyStore:
@@ -150,17 +161,103 @@ def key_store(config: GatewayConfig) -> SoftwareKeyStore:
     return SoftwareKeyStore(config.gateway.data_directory / KEYS_DIRECTORY)
 
 
+def payload_key_store(config: GatewayConfig) -> SoftwarePayloadKeys:
+    """The store that holds the keys of encrypted payloads."""
+    return SoftwarePayloadKeys(config.gateway.data_directory / PAYLOAD_KEYS_DIRECTORY)
+
+
 def _make_link(
     settings: LinkSettings,
     parts: Parts,
     make_transport: Callable[[LinkSettings, Profile], Transport],
     writer: CaptureWriter | None,
+    ledger: ReplayLedger,
 ) -> Link:
     codec = parts.codecs[settings.profile]
+    if codec.profile.key_names:
+        keys = payload_key_store(parts.config)
+        now_s = asyncio.get_running_loop().time
+        codec = compile_profile(codec.profile, DeviceKeys(keys, key_names(settings), now_s, own_keys(settings)))
     transport = make_transport(settings, codec.profile)
     if writer is not None:
         transport = Capturing(transport, writer)
-    return Link(settings, transport, make_framer(settings.framing or codec.profile.framing), codec)
+    framer = make_framer(settings.framing or codec.profile.line_framing)
+    polled = _make_polled(settings, codec, framer, transport.write)
+    return Link(settings, transport, framer, codec, polled, _make_arrivals(settings, codec.profile, ledger))
+
+
+def _make_arrivals(settings: LinkSettings, profile: Profile, ledger: ReplayLedger) -> Arrivals | None:
+    """Who judges a link's counters and clocks; nobody where the profile declares none."""
+    if not profile.replay and profile.time is None:
+        return None
+    # A capture is a recording played back on purpose, each time from the beginning.
+    return Arrivals(settings.name, profile, None if isinstance(settings.port, ReplaySettings) else ledger)
+
+
+def _make_polled(
+    settings: LinkSettings, codec: Codec, framer: Framer, write: Callable[[bytes], Awaitable[None]]
+) -> PolledLine | None:
+    """Who asks the devices of a link; nobody where they speak by themselves, and in a capture, which answers nobody."""
+    profile = codec.profile
+    if not profile.polls or isinstance(settings.port, ReplaySettings):
+        return None
+    return PolledLine(
+        settings.name,
+        codec,
+        framer,
+        write,
+        {device.address: device.name for device in settings.devices},
+        timing=LineTiming.of(settings.line or profile.line or SerialLine(), settings.framing or profile.line_framing),
+        every_s=settings.poll_every_s,
+    )
+
+
+def _check_keys(settings: LinkSettings, profile: Profile) -> None:
+    """Raises ConfigError if keys are named that the link's profile does not know."""
+    for where, keys in [("", settings.keys), *((f" {device.name}", device.keys) for device in settings.devices)]:
+        for key in keys:
+            if key not in profile.key_names:
+                known = ", ".join(sorted(profile.key_names))
+                raise ConfigError(
+                    f"{profile.name} has no key {key!r}",
+                    where=f"links: {settings.name}{where}",
+                    remedy=f"Keys: {known}" if known else "Its payloads are not encrypted: leave out `keys`",
+                )
+
+
+async def _write_nowhere(_: bytes) -> None:
+    """Nothing is written while a configuration is checked."""
+
+
+def _check_polled(settings: LinkSettings, codec: Codec, framer: Framer) -> None:
+    """Say what a link of polled devices lacks, or has too much.
+
+    Raises:
+        ConfigError: no device is listed, one has no address or cannot have it, or nothing is polled that has an
+            interval.
+    """
+    where = f"links: {settings.name}"
+    profile = codec.profile
+    if not profile.polls:
+        if settings.poll_every_s is not None:
+            raise ConfigError(f"{profile.name} polls nothing", where=where, remedy="Leave out `poll_every_s`")
+        return
+    if not settings.devices:
+        address = "" if profile.identity is None else ", address: 1"
+        raise ConfigError(
+            f"{profile.name} answers only when asked, and no device is listed",
+            where=where,
+            remedy=f"Add its devices, for instance devices: [{{name: {settings.name}-1{address}}}]",
+        )
+    for device in settings.devices:
+        if device.address is None and profile.identity is not None:
+            raise ConfigError(
+                f"the device {device.name!r} has no address", where=where, remedy="Give it the one it is set to"
+            )
+    try:
+        _make_polled(settings, codec, framer, _write_nowhere)
+    except CodecError as error:
+        raise ConfigError(str(error), where=f"{where} devices", remedy="Give each the address it is set to") from error
 
 
 def _make_transport(settings: LinkSettings, profile: Profile) -> Transport:
@@ -192,18 +289,7 @@ def _make_uplink(config: GatewayConfig, clock: Clock) -> Uplink:
 
 
 def _vocabulary(codecs: Iterable[Codec]) -> dict[str, Vocabulary]:
-    return {
-        codec.profile.name: Vocabulary(
-            frozenset(
-                value
-                for name, frame in codec.profile.frames.items()
-                if frame.role == "sample"
-                for value in codec.profile.values_of(name)
-            ),
-            frozenset(codec.profile.commands),
-        )
-        for codec in codecs
-    }
+    return {codec.profile.name: Vocabulary(codec.value_names, frozenset(codec.profile.commands)) for codec in codecs}
 
 
 def _load_desired(path: Path) -> Sequence[Any] | None:

@@ -6,6 +6,9 @@ transport.read -> framer.feed -> codec.decode -> readings -> rules -> intake -> 
       +---- framer.encode <---- codec.encode_command <---------+------------- commands -------+
 ```
 
+Devices that speak only when asked are asked by a `PolledLine`, which then stands between framer and codec in both
+directions.
+
 One task reads each link and carries what it read through to the intake, in batches, without a queue between. Nothing
 waits for the hub: links are read from the start, and what cannot be delivered lies in the buffer.
 
@@ -27,6 +30,7 @@ from typing import Any, Final
 import structlog
 
 from edge_gateway import __version__
+from edge_gateway.arrivals import Arrival, Arrivals
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.intake import Intake
 from edge_gateway.clock import Clock, rfc3339
@@ -34,6 +38,7 @@ from edge_gateway.codec import Codec, Decoded, Request
 from edge_gateway.config.model import DeliverySettings, LinkSettings
 from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, TransportError
 from edge_gateway.framing import Framer
+from edge_gateway.polling import PolledLine
 from edge_gateway.records import (
     Chunk,
     Command,
@@ -42,6 +47,7 @@ from edge_gateway.records import (
     Event,
     Lane,
     Reading,
+    record,
 )
 from edge_gateway.rules.rule_set import RuleSet
 from edge_gateway.transport import Transport
@@ -89,17 +95,32 @@ class Link:
         transport: the bytes.
         framer: finds frames in them.
         codec: knows what frames mean.
+        polled: asks the devices, where they speak only when asked.
+        arrivals: says which samples are new and when they were measured, where the profile does.
     """
 
-    def __init__(self, settings: LinkSettings, transport: Transport, framer: Framer, codec: Codec) -> None:
+    def __init__(
+        self,
+        settings: LinkSettings,
+        transport: Transport,
+        framer: Framer,
+        codec: Codec,
+        polled: PolledLine | None = None,
+        arrivals: Arrivals | None = None,
+    ) -> None:
         self.settings = settings
         self.name = settings.name
         self.transport = transport
         self.framer = framer
         self.codec = codec
+        self.polled = polled
+        self.arrivals = arrivals
+        self.decode = codec.decode if polled is None else polled.decode
         self.devices = {device.address: Device(device.name, device.address, self) for device in settings.devices}
         self.rejects: Counter[str] = Counter()
         """Frames that could not become readings, by reason."""
+        self.versions: Counter[str] = Counter()
+        """Frames of an `older` or a `newer` version than the profile describes, which became readings all the same."""
         self.failure = ""
         """Why this link was given up; empty for all that work or wait for their port."""
         self.is_silent = False
@@ -124,6 +145,8 @@ class Link:
                 chunks = await self._read(silence_s if pending else None)
             except LinkLost:
                 self.framer.reset()
+                if self.polled is not None:
+                    self.polled.link_lost()
                 pending = False
                 continue
             except LinkEnded:
@@ -155,6 +178,20 @@ class Link:
 
     async def request(self, request: Request) -> CommandResult:
         """Write a command and wait for its answer."""
+        try:
+            if self.polled is not None:
+                return await self.polled.command(request, self.settings.answer_timeout_s)
+            return await self._request(request)
+        except LinkUnavailable as error:
+            return CommandResult(CommandStatus.UNREACHABLE, str(error))
+        except LinkLost as error:
+            return CommandResult(CommandStatus.NO_ANSWER, str(error))
+        except TimeoutError:
+            return CommandResult(
+                CommandStatus.NO_ANSWER, f"the device did not answer within {self.settings.answer_timeout_s:g} s"
+            )
+
+    async def _request(self, request: Request) -> CommandResult:
         answered: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         waiting = (request, answered)
         if request.answer_frame is not None:
@@ -165,14 +202,6 @@ class Link:
                 return CommandResult(CommandStatus.SENT)
             async with asyncio.timeout(self.settings.answer_timeout_s):
                 return await answered
-        except LinkUnavailable as error:
-            return CommandResult(CommandStatus.UNREACHABLE, str(error))
-        except LinkLost as error:
-            return CommandResult(CommandStatus.NO_ANSWER, str(error))
-        except TimeoutError:
-            return CommandResult(
-                CommandStatus.NO_ANSWER, f"the device did not answer within {self.settings.answer_timeout_s:g} s"
-            )
         finally:
             if waiting in self.waiting:
                 self.waiting.remove(waiting)
@@ -246,10 +275,16 @@ class Gateway:
                 watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
                 delivery = tasks.create_task(self._delivery.run(), name="delivery")
                 readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
+                polls = [
+                    tasks.create_task(link.polled.run(), name=f"polls {link.name}")
+                    for link in self._links
+                    if link.polled is not None
+                ]
                 _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
                 await stop.wait()
 
                 _log.info("gateway.stopping", gateway=self._name)
+                await _end(polls)
                 await self._stop_reading(readers)
                 await _end([*self._commands])
                 with contextlib.suppress(TimeoutError):
@@ -287,14 +322,18 @@ class Gateway:
 
     async def _carry(self, link: Link, frames: list[bytes]) -> None:
         """Bring whole frames of one link from bytes to the buffer's door."""
-        decoded = link.codec.decode(frames)
+        decoded = link.decode(frames)
         rejected: Counter[str] = Counter()
         readings = self._readings(link, decoded, rejected)
+        if link.arrivals is not None:
+            await link.arrivals.settle(asyncio.get_running_loop().time())
         outcome = self._rules(readings) if readings else None
         for reject in decoded.rejects:
             link.rejects[reject.reason] += 1
             rejected[link.name] += 1
             _log.debug("frame.rejected", link=link.name, reason=reject.reason, frame=reject.data.hex())
+        if decoded.older or decoded.newer:
+            link.versions.update(older=decoded.older, newer=decoded.newer)
         for answer in decoded.answers:
             for request, answered in link.waiting:
                 result = request.judge(answer)
@@ -314,6 +353,8 @@ class Gateway:
         known, profile, span = link.devices, link.codec.profile.name, link.codec.sequence_span
         now_ns, trusted = self._clock.now_ns(), self._clock.trusted
         now_s = asyncio.get_running_loop().time()
+        arrivals, arrival = link.arrivals, Arrival(now_s, now_ns, trusted)
+        time_ns, is_trusted = now_ns, trusted
         readings = []
         for address, sequence, values in decoded.samples:
             device = known.get(address)
@@ -322,12 +363,21 @@ class Gateway:
                 if device is None:
                     rejected[link.name] += 1
                     continue
+            if arrivals is not None:
+                reason = arrivals.refusal(address, sequence, values)
+                if reason:
+                    link.rejects[reason] += 1
+                    rejected[link.name] += 1
+                    continue
+                time_ns, is_trusted = arrivals.moment(address, values, arrival)
             if sequence is not None:
                 if sequence != device.expected_sequence:
                     _count_missed(device, sequence, span)
                 device.expected_sequence = sequence + 1 if sequence + 1 < span else 0
+            if not values:
+                continue  # heard, and with nothing to tell
             device.readings += 1
-            device.last = reading = Reading(device.name, profile, now_ns, values, trusted)
+            device.last = reading = record(Reading, (device.name, profile, time_ns, values, is_trusted))
             device.last_at_s = now_s
             readings.append(reading)
         return readings
@@ -455,7 +505,9 @@ class Gateway:
 
     def _faults(self, *more: str) -> list[str]:
         of_links = [f"{link.name}: {fault}" for link in self._links if (fault := link.fault)]
-        return of_links + [each for each in more if each]
+        of_counters = dict.fromkeys(fault for link in self._links if link.arrivals and (fault := link.arrivals.fault))
+        of_devices = [fault for link in self._links if link.polled is not None for fault in link.polled.faults]
+        return [*of_links, *of_devices, *of_counters] + [each for each in more if each]
 
 
 def _count_missed(device: Device, sequence: int, span: int) -> None:
@@ -475,10 +527,14 @@ def _link_status(link: Link) -> dict[str, Any]:
         **asdict(link.transport.counters),
         **asdict(link.framer.counters),
         "rejects": dict(link.rejects),
+        **({"versions": dict(link.versions)} if link.versions else {}),
+        **({} if link.polled is None else {"polling": dict(link.polled.counts)}),
+        **({} if link.arrivals is None else {"times_unbelieved": link.arrivals.unbelieved}),
     }
 
 
 def _device_status(device: Device, now_s: float) -> dict[str, Any]:
+    asked = None if device.link.polled is None else device.link.polled.devices.get(device.address)
     return {
         "name": device.name,
         "link": device.link.name,
@@ -487,6 +543,7 @@ def _device_status(device: Device, now_s: float) -> dict[str, Any]:
         "missed": device.missed,
         "age_s": round(now_s - device.last_at_s, 3) if device.last else None,
         "values": device.last.values if device.last else None,
+        **({} if asked is None else {"polls": dict(asked.counts)}),
     }
 
 

@@ -21,6 +21,13 @@ Value: TypeAlias = Scalar | Sequence["Value"] | Mapping[str, "Value"]
 """What a field of a frame can become: anything JSON can say."""
 
 
+record = tuple.__new__
+"""Makes a record of what is made for every frame: `record(Reading, (...))` with every field, in order.
+
+A named tuple's own constructor is a Python function; this is the same tuple, 0.1 us sooner.
+"""
+
+
 class Chunk(NamedTuple):
     """Bytes as one read of a link returned them."""
 
@@ -65,7 +72,8 @@ class Reading(NamedTuple):
     """Nanoseconds since 1970-01-01T00:00:00Z."""
     values: Mapping[str, Value]
     time_trusted: bool = True
-    """False if the clock had visibly never been set when this was stamped; told to the hub."""
+    """False if the time is not to be relied on, as the clock had visibly never been set, or the device's own time could
+    not be believed; told to the hub."""
 
 
 class Event(NamedTuple):

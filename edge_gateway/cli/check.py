@@ -8,10 +8,11 @@ from typing import Annotated
 import orjson
 import typer
 
-from edge_gateway.assembly import check_parts, key_store
+from edge_gateway.assembly import check_parts, key_store, payload_key_store
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import IotHubUplink, PathPort
+from edge_gateway.keystore.device_keys import missing_keys
 
 
 def command(
@@ -31,6 +32,11 @@ def command(
         notes.append(
             f"uplink: there is no key {key!r} yet; import it: edge-gateway keys import {key} --config {config}"
         )
+    payload_keys = payload_key_store(settings).names()
+    for link in settings.links:
+        lacks = missing_keys(link, parts.codecs[link.profile].profile.key_names, payload_keys)
+        # Not every sensor of a family encrypts, so a name that nobody gives is no mistake.
+        notes += [f"links: {link.name}: {lack}" for lack in lacks]
     if json:
         document = {
             "ok": True,

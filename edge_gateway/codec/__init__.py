@@ -12,9 +12,9 @@ request = codec.encode_command("set-period", {"period_ms": 500}, address=7)
 
 from edge_gateway.codec.codec import Codec, Request, compile_profile
 from edge_gateway.codec.compile import Decoded
-from edge_gateway.codec.explain import Row
 from edge_gateway.codec.load import load_profile, parse_profile, profile_names
 from edge_gateway.codec.profile import Profile
+from edge_gateway.codec.rows import Row
 from edge_gateway.codec.vectors import failed_vectors
 
 __all__ = [

@@ -7,15 +7,25 @@ beside a received frame, and being another way through the same declaration, enc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge_gateway.codec.compile import Decoded, compile_decoder
-from edge_gateway.codec.explain import Row, explain_frame
-from edge_gateway.codec.fields import FloatField, IntegerField, NamedField, WholeNumber
+from edge_gateway.codec.compile import CompiledDecoder, Decoded, compile_decoder
+from edge_gateway.codec.door import Door, open_door
+from edge_gateway.codec.explain import explain_decoded, explain_frame
+from edge_gateway.codec.fields import FloatField, IntegerField, WholeNumber
 from edge_gateway.codec.layout import Layout
-from edge_gateway.codec.profile import Argument, ArgumentReference, Profile, is_constant
-from edge_gateway.errors import CodecError, CommandInvalid
+from edge_gateway.codec.payload_keys import PayloadKeys, no_payload_keys
+from edge_gateway.codec.profile import AnyLayout, Argument, ArgumentReference, Profile, is_constant
+from edge_gateway.codec.rows import Row
+from edge_gateway.codec.structure.items import Computed
+from edge_gateway.codec.structure.plan import Output, Plan
+from edge_gateway.codec.structure.reader import read_frame
+from edge_gateway.codec.structure.writer import write_frame
+from edge_gateway.codec.text import TextLayout, write_text
+from edge_gateway.codec.text.numbers import DecimalColumn
+from edge_gateway.codec.text.places import PlaceColumn
+from edge_gateway.errors import CodecError, CommandInvalid, ProfileError
 from edge_gateway.records import Answer, CommandResult, CommandStatus, Value
 
 
@@ -32,8 +42,19 @@ class Request:
     match: Mapping[str, Value] = field(default_factory=dict)
     success: Mapping[str, Value] = field(default_factory=dict)
 
+    refused_by: tuple[str, ...] = ()
+    """Frames that say no."""
+
+    @property
+    def answer_frames(self) -> tuple[str, ...]:
+        """Every frame that may answer it."""
+        return () if self.answer_frame is None else (self.answer_frame, *self.refused_by)
+
     def judge(self, answer: Answer) -> CommandResult | None:
         """What an answer says about this request; None if it belongs to another device or command."""
+        if answer.frame in self.refused_by and answer.address == self.address:
+            detail = ", ".join(f"{name} is {value}" for name, value in answer.fields.items())
+            return CommandResult(CommandStatus.REFUSED, f"the device answered {answer.frame}: {detail}", answer.fields)
         if answer.frame != self.answer_frame or answer.address != self.address:
             return None
         if any(answer.fields.get(name) != expected for name, expected in self.match.items()):
@@ -46,21 +67,25 @@ class Request:
 
 
 class Codec:
-    """Frames to values and commands to frames, for one profile. Immutable; any task may use it.
+    """Frames to values and commands to frames, for one profile. Any task may use it.
 
     Raises:
-        ProfileError: a profile made around its own checks.
+        ProfileError: a profile made around its own checks, or a decoder it names is missing or refuses its options.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, keys: PayloadKeys = no_payload_keys) -> None:
         self.profile = profile
-        compiled = compile_decoder(profile)
+        self._keys = keys
+        self.door = _door(profile)
+        """The code that decodes in place of declared frames; None where they are declared."""
+        compiled = compile_decoder(profile, keys) if self.door is None else CompiledDecoder("", self.door.decode)
         self.source: str = compiled.source
-        """The generated decoder, to read."""
+        """The generated decoder, to read; empty where code of others decodes."""
         self.decode: Callable[[Sequence[bytes]], Decoded] = compiled.decode
         """Decode whole frames. Raises for no bytes whatever: what does not fit is a `Reject` with its reason."""
+        self._decoders: dict[tuple[str, ...], Callable[[Sequence[bytes]], Decoded]] = {}
         self._layouts = profile.layouts
-        self._named = {name: frame.named for name, frame in profile.frames.items()}
+        self._named = {name: profile.named(name) for name in profile.frames}
         self.sequence_span = _sequence_span(profile)
         """How many numbers the device's sequence counts before it wraps to 0; 0 for a profile without one."""
 
@@ -86,22 +111,34 @@ class Codec:
             )
         where = f"{profile.name} {frame_name}"
         named = self._named[frame_name]
-        held = dict(values)
-        if profile.identity in named:
-            held[profile.identity] = address
-        if profile.sequence in named:
-            held[profile.sequence] = sequence
+        layout = self._layouts[frame_name]
+        optional, numbered = _absent_names(layout)
+        held: dict[str, Value] = {
+            name: value
+            for name, value in ((profile.identity, address), (profile.sequence, sequence))
+            if name is not None and name in named and (value is not None or name not in optional)
+        }
+        held |= values
         for name in held:
-            if name not in named or is_constant(named[name]):
+            if (name not in named and not numbered) or (name in named and is_constant(named[name])):
                 known = ", ".join(profile.values_of(frame_name))
                 raise CodecError(f"there is no value {name!r}", where=where, remedy=f"Values: {known}")
         for name, spec in named.items():
-            if name not in held and spec.emit and not is_constant(spec):
+            if name not in held and spec.emit and name not in optional and not is_given_by_itself(spec):
                 raise CodecError(f"the value {name!r} is missing", where=where)
         try:
-            return _assemble(self._layouts[frame_name], held)
+            return self._assembled(layout, held, address)
         except CodecError as error:
             raise CodecError(error.what, where=f"{where} {error.where}", remedy=error.remedy) from error
+
+    def _assembled(
+        self, layout: AnyLayout, held: Mapping[str, Value], address: int | str | None, *, exact: bool = False
+    ) -> bytes:
+        if isinstance(layout, Plan):
+            return write_frame(layout, held, address, self._keys, exact=exact)
+        if isinstance(layout, TextLayout):
+            return write_text(layout.frame, held, exact=exact)
+        return _assemble(layout, held, exact=exact)
 
     def encode_command(self, name: str, arguments: Mapping[str, Value], address: int | str | None = None) -> Request:
         """Encode a command for a device.
@@ -128,7 +165,7 @@ class Codec:
         named = self._named[command.frame]
         held: dict[str, Value] = {}
         asked_as: dict[str, str] = {}
-        if profile.identity in named:
+        if profile.identity is not None and profile.identity in named:
             held[profile.identity] = address
         for field_name, source in command.set.items():
             if isinstance(source, ArgumentReference):
@@ -138,47 +175,101 @@ class Codec:
             else:
                 held[field_name] = source
         try:
-            payload = _assemble(self._layouts[command.frame], held, exact=True)
+            payload = self._assembled(self._layouts[command.frame], held, address, exact=True)
         except CodecError as error:
             wrong = asked_as.get(error.where, error.where)
             raise CommandInvalid(error.what, where=f"{where} {wrong}", remedy=error.remedy) from error
         answer = command.answer
         if answer is None:
             return Request(name, address, payload)
-        answering = self._named[answer.frame]
         return Request(
             name,
-            address if profile.identity in answering else None,
+            address if profile.identity in self._named[answer.frame] else None,
             payload,
             answer.frame,
-            {key: _as_decoded(answering[key], value) for key, value in answer.match.items()},
-            {key: _as_decoded(answering[key], value) for key, value in answer.success.items()},
+            self.as_decoded(answer.frame, answer.match),
+            self.as_decoded(answer.frame, answer.success),
+            answer.refused_by,
         )
+
+    def as_decoded(self, frame_name: str, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Values a profile states for a frame, as its decoder gives them: a code by its number becomes its name."""
+        named = self._named[frame_name]
+        return {name: _as_decoded(named[name], value) for name, value in values.items()}
+
+    def decoder_of(self, frames: tuple[str, ...]) -> Callable[[Sequence[bytes]], Decoded]:
+        """A decoder that knows these frames only, for what was asked for. Compiled once for each combination."""
+        if frames not in self._decoders:
+            self._decoders[frames] = compile_decoder(self.profile, self._keys, frames).decode
+        return self._decoders[frames]
+
+    def reads_as(self, frame_name: str, frame: bytes) -> bool:
+        """Whether a frame is one of this kind, told without the compiled decoder."""
+        layout, profile = self._layouts[frame_name], self.profile
+        if isinstance(layout, Plan):
+            return not read_frame(layout, frame, profile.identity, profile.sequence, self._keys).reason
+        return layout.fits(frame) and layout.check_holds(frame)
 
     def explain(self, frame: bytes) -> list[Row]:
         """What each byte of a frame means, for a person; of a broken frame, what is wrong with which byte.
 
         The first row is about the whole frame, the others go from its first byte to its last. Raises for no bytes.
         """
-        return explain_frame(self.profile, frame)
+        if self.door is not None:
+            return explain_decoded(frame, self.decode([frame]), self.door.values or {})
+        return explain_frame(self.profile, frame, self._keys)
+
+    @property
+    def value_names(self) -> frozenset[str] | None:
+        """The names a reading's values can have; None where only the devices know."""
+        if self.door is not None:
+            return None if self.door.values is None else frozenset(self.door.values)
+        samples = [name for name, frame in self.profile.frames.items() if frame.role == "sample"]
+        return frozenset(value for name in samples for value in self.profile.values_of(name))
+
+
+def _door(profile: Profile) -> Door | None:
+    """The decoder a profile names, opened."""
+    if profile.decoder is None:
+        return None
+    try:
+        return open_door(profile.decoder, profile.options)
+    except ProfileError as error:
+        raise ProfileError(error.what, where=f"{profile.name}: {error.where}", remedy=error.remedy) from error
 
 
 def _sequence_span(profile: Profile) -> int:
     """The smallest span, should frames of several kinds carry sequences of different widths."""
+    named = [profile.named(name) for name, frame in profile.frames.items() if frame.role == "sample"]
     specs = [
-        frame.named[profile.sequence]
-        for frame in profile.frames.values()
-        if frame.role == "sample" and profile.sequence in frame.named
+        fields[profile.sequence] for fields in named if profile.sequence is not None and profile.sequence in fields
     ]
     return min((spec.raw_range[1] + 1 for spec in specs if isinstance(spec, WholeNumber)), default=0)
 
 
-def compile_profile(profile: Profile) -> Codec:
-    """Compile a profile, once; what `load_profile` returned always compiles."""
-    return Codec(profile)
+def compile_profile(profile: Profile, keys: PayloadKeys = no_payload_keys) -> Codec:
+    """Compile a profile, once; what `load_profile` returned always compiles.
+
+    Args:
+        profile: what the devices speak.
+        keys: of encrypted payloads; without them such frames are rejected.
+    """
+    return Codec(profile, keys)
 
 
-def _checked(name: str, arguments: Mapping[str, Value], declared: Argument, spec: NamedField, where: str) -> Value:
+def is_given_by_itself(spec: Output) -> bool:
+    """Whether nobody has to give a value, because the frame or other values say it."""
+    return isinstance(spec, Computed) or is_constant(spec)
+
+
+def _absent_names(layout: AnyLayout) -> tuple[Collection[str], bool]:
+    """The values a frame can be without, and whether names can have numbers."""
+    if isinstance(layout, TextLayout):
+        return layout.optional, False
+    return (layout.optional | layout.numbered, bool(layout.numbered)) if isinstance(layout, Plan) else ((), False)
+
+
+def _checked(name: str, arguments: Mapping[str, Value], declared: Argument, spec: Output, where: str) -> Value:
     """The argument of this name, if it is there and within its declaration."""
     if name not in arguments:
         raise CommandInvalid(f"the argument {name!r} is missing", where=where, remedy=_possible(declared, spec))
@@ -188,21 +279,23 @@ def _checked(name: str, arguments: Mapping[str, Value], declared: Argument, spec
     return value
 
 
-def _as_decoded(spec: NamedField, value: Value) -> Value:
+def _as_decoded(spec: Output, value: Value) -> Value:
     """What a decoder gives for a value a profile states: a code by its number becomes its name."""
     return spec.value_of(spec.raw_of(value)) if isinstance(spec, WholeNumber) else value
 
 
-def _bounds(declared: Argument, spec: NamedField) -> tuple[int | float, int | float]:
+def _bounds(declared: Argument, spec: Output) -> tuple[int | float, int | float]:
     """The least and the greatest value of an argument that is a number."""
-    least, most = spec.value_range if isinstance(spec, WholeNumber | FloatField) else (-math.inf, math.inf)
+    least, most = -math.inf, math.inf
+    if isinstance(spec, WholeNumber | FloatField | DecimalColumn | PlaceColumn):
+        least, most = spec.value_range
     return (
         least if declared.minimum is None else declared.minimum,
         most if declared.maximum is None else declared.maximum,
     )
 
 
-def _is_allowed(value: Value, declared: Argument, spec: NamedField) -> bool:
+def _is_allowed(value: Value, declared: Argument, spec: Output) -> bool:
     match declared.type:
         case "text":
             return isinstance(value, str)
@@ -218,10 +311,10 @@ def _is_allowed(value: Value, declared: Argument, spec: NamedField) -> bool:
     return least <= value <= most
 
 
-def _possible(declared: Argument, spec: NamedField) -> str:
+def _possible(declared: Argument, spec: Output) -> str:
     match declared.type:
         case "text":
-            return f"Possible: {spec.text_form}"
+            return f"Possible: {getattr(spec, 'text_form', '')}"
         case "boolean":
             return "Possible: true, false"
         case "integer" | "number":

@@ -12,18 +12,24 @@ without the model's checks cannot inject code either.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from edge_gateway.codec.fields.byte_strings import utf_8_of
+from edge_gateway.cel import EvaluationError
+from edge_gateway.codec.fields.byte_strings import utf_8_of, uuid_text
 from edge_gateway.codec.fields.integers import decimal_of
 from edge_gateway.codec.fields.medical_float import medfloat16, medfloat32
 from edge_gateway.codec.fields.timestamps import rfc3339_ms, rfc3339_s
 from edge_gateway.codec.fixed_run import FixedRun, identifier, literal
 from edge_gateway.codec.frame_check import ChecksumSlot
 from edge_gateway.codec.layout import Layout
-from edge_gateway.codec.profile import Profile
-from edge_gateway.records import Answer, Reject, Sample
+from edge_gateway.codec.payload_keys import PayloadKeys, no_payload_keys
+from edge_gateway.codec.profile import AnyLayout, Profile, is_field
+from edge_gateway.codec.structure.plan import Plan
+from edge_gateway.codec.structure.reader import read_frame
+from edge_gateway.codec.structure.source import FrameSource
+from edge_gateway.codec.text import TextLayout, namespace_of, source_lines, text_reject_reason
+from edge_gateway.records import Answer, Reject, Sample, record
 
 
 class Decoded(NamedTuple):
@@ -32,6 +38,10 @@ class Decoded(NamedTuple):
     samples: list[Sample]
     answers: list[Answer]
     rejects: list[Reject]
+    older: int = 0
+    """How many frames were of an older version than their declaration."""
+    newer: int = 0
+    """How many were of a newer one, so that something of them may not be known."""
 
 
 class CompiledDecoder(NamedTuple):
@@ -48,23 +58,36 @@ class _Labels(dict[int, str]):
         return str(code)
 
 
-def compile_decoder(profile: Profile) -> CompiledDecoder:
+def _all_labels(names: Mapping[int, str], count: int) -> tuple[str, ...]:
+    """The names of the codes from 0 on, by position."""
+    return tuple(names.get(code, str(code)) for code in range(count))
+
+
+def compile_decoder(
+    profile: Profile, keys: PayloadKeys = no_payload_keys, frames: Collection[str] | None = None
+) -> CompiledDecoder:
     """Generate and load the decoder of everything a device of this profile sends.
+
+    Args:
+        profile: what the devices speak.
+        keys: of encrypted payloads.
+        frames: only these; for whoever knows what has to come.
 
     Raises:
         ProfileError: a name or number that must not enter source code; only a profile made around its checks has one.
     """
     # Samples come first: nearly every frame is one, and the first length is the cheapest to find.
-    heard = profile.heard_layouts
+    heard = profile.heard_layouts if frames is None else [profile.layouts[name] for name in frames]
+    planned = [_planned(profile, layout) for layout in heard if isinstance(layout, Plan)]
     namespace: dict[str, object] = {
         "Struct": struct.Struct,
         "Labels": _Labels,
+        "all_labels": _all_labels,
         "Decoded": Decoded,
         "Sample": Sample,
         "Answer": Answer,
         "Reject": Reject,
-        # A named tuple's own constructor is a Python function; this is the same tuple, 0.1 us a frame sooner.
-        "record": tuple.__new__,
+        "record": record,
         "f16": struct.Struct(">e").unpack,
         "f32": struct.Struct(">f").unpack,
         "f64": struct.Struct(">d").unpack,
@@ -72,14 +95,24 @@ def compile_decoder(profile: Profile) -> CompiledDecoder:
         "medfloat32": medfloat32,
         "decimal_of": decimal_of,
         "utf_8_of": utf_8_of,
+        "uuid_text": uuid_text,
         "rfc3339_s": rfc3339_s,
         "rfc3339_ms": rfc3339_ms,
-        "reason": lambda frame: reject_reason(heard, frame),
+        "EvaluationError": EvaluationError,
+        "from_bytes": int.from_bytes,
+        "key_of": keys,
+        "reason": lambda frame: reject_reason(profile, heard, frame, keys),
     }
     for layout in heard:
-        if layout.checksum is not None:
+        if isinstance(layout, Layout) and layout.checksum is not None:
             namespace[identifier(layout.checksum.name)] = layout.checksum.compute
-    source = "\n".join(_source_lines(profile, heard)) + "\n"
+    for each in planned:
+        namespace.update(each.namespace)
+    texts = [layout for layout in heard if isinstance(layout, TextLayout)]
+    for text in texts:
+        namespace.update(namespace_of(text.frame))
+    fixed = [layout for layout in heard if isinstance(layout, Layout)]
+    source = "\n".join(_source_lines(profile, fixed, planned, texts)) + "\n"
     code = compile(source, f"<decoder of {profile.name}>", "exec")
     exec(code, namespace)  # noqa: S102 -- the point of this module; what may enter the source is checked above
     decode = namespace["decode"]
@@ -88,36 +121,74 @@ def compile_decoder(profile: Profile) -> CompiledDecoder:
     return CompiledDecoder(source, decode)
 
 
-def reject_reason(layouts: Iterable[Layout], frame: bytes) -> str:
-    """Why none of these layouts takes a frame: `length`, `checksum`, `unknown-frame` or `value`.
+def _planned(profile: Profile, plan: Plan) -> FrameSource:
+    is_sample = profile.frames[plan.name].role == "sample"
+    record = (
+        "record(Sample, ({address}, {sequence}, {values}))"
+        if is_sample
+        else f"record(Answer, ({literal(plan.name)}, {{address}}, {{values}}))"
+    )
+    return FrameSource(plan, f"read_{plan.name}", record, profile.identity, profile.sequence)
+
+
+def reject_reason(
+    profile: Profile, layouts: Sequence[AnyLayout], frame: bytes, keys: PayloadKeys = no_payload_keys
+) -> str:
+    """Why none of these layouts takes a frame, in a word of docs/reference/profile.md.
 
     Damage is the likelier cause where every frame of that length has a checksum and none holds, even if the damaged
     byte is one that tells frames apart.
     """
-    same_length = [layout for layout in layouts if layout.length_bytes == len(frame)]
+    texts = [layout.frame for layout in layouts if isinstance(layout, TextLayout)]
+    if texts:
+        return text_reject_reason(texts, frame)
+    binary = [layout for layout in layouts if not isinstance(layout, TextLayout)]
+    same_length = [layout for layout in binary if layout.admits_length(len(frame))]
     if not same_length:
         return "length"
-    if any(layout.fits(frame) and (layout.checksum is None or layout.checksum.holds(frame)) for layout in same_length):
-        return "value"
-    damaged = all(layout.checksum is not None and not layout.checksum.holds(frame) for layout in same_length)
+    for layout in same_length:
+        if layout.fits(frame) and layout.check_holds(frame):
+            if isinstance(layout, Plan):
+                return read_frame(layout, frame, profile.identity, profile.sequence, keys).reason or "value"
+            return "value"
+    damaged = all(_has_check(layout) and not layout.check_holds(frame) for layout in same_length)
     if damaged or any(layout.has_constants(frame) for layout in same_length):
         return "checksum"
     return "unknown-frame"
 
 
-def _source_lines(profile: Profile, heard: Sequence[Layout]) -> Iterable[str]:
+def _has_check(layout: Layout | Plan) -> bool:
+    return (layout.check if isinstance(layout, Plan) else layout.checksum) is not None
+
+
+def _source_lines(
+    profile: Profile, heard: Sequence[Layout], planned: Sequence[FrameSource], texts: Sequence[TextLayout]
+) -> Iterable[str]:
     yield f"# Decodes {identifier(profile.name)}, version {literal(profile.version)}. Generated from the profile."
     yield ""
     branches = [_Branch(profile, layout) for layout in heard]
     for branch in branches:
-        yield from branch.constants()
+        yield from branch.constants
+    for each in planned:
+        yield from each.constants
     yield ""
+    for each in planned:
+        yield ""
+        yield from each.function()
+        yield ""
+    for text in texts:
+        yield ""
+        yield from source_lines(text.frame, f"read_{text.name}", profile.identity, profile.sequence)
+        yield ""
     yield ""
     yield "def decode(frames):"
     yield "    samples, answers, rejects = [], [], []"
     yield "    add_sample, add_answer, add_reject = samples.append, answers.append, rejects.append"
+    if any(each.plan.version is not None for each in planned):
+        yield "    older = newer = 0"
     yield "    for frame in frames:"
-    yield "        length = len(frame)"
+    if branches:
+        yield "        length = len(frame)"
     keyword = "if"
     for length_bytes in dict.fromkeys(layout.length_bytes for layout in heard):
         yield f"        {keyword} length == {literal(length_bytes)}:"
@@ -125,8 +196,42 @@ def _source_lines(profile: Profile, heard: Sequence[Layout]) -> Iterable[str]:
             if branch.layout.length_bytes == length_bytes:
                 yield from (f"            {line}" for line in branch.body())
         keyword = "elif"
+    for each in planned:
+        yield from (f"        {line}" for line in _planned_branch(profile, each))
+    for text in texts:
+        yield from (f"        {line}" for line in _text_branch(profile, text))
     yield "        add_reject(record(Reject, (frame, reason(frame))))"
-    yield "    return Decoded(samples, answers, rejects)"
+    if any(each.plan.version is not None for each in planned):
+        yield "    return Decoded(samples, answers, rejects, older, newer)"
+    else:
+        yield "    return Decoded(samples, answers, rejects)"
+
+
+def _planned_branch(profile: Profile, source: FrameSource) -> Iterable[str]:
+    """The lines that try a frame of no fixed length, or fall through."""
+    add = "add_sample" if profile.frames[source.plan.name].role == "sample" else "add_answer"
+    yield f"found = {source.name}(frame)"
+    yield "if found is not None:"
+    if source.plan.version is None:
+        yield f"    {add}(found)"
+    else:
+        current = literal(source.plan.version[1])
+        yield "    found, version = found"
+        yield f"    {add}(found)"
+        yield f"    older += version < {current}"
+        yield f"    newer += version > {current}"
+    yield "    continue"
+
+
+def _text_branch(profile: Profile, layout: TextLayout) -> Iterable[str]:
+    """The lines that try a text frame, or fall through."""
+    yield f"found = read_{identifier(layout.name)}(frame)"
+    yield "if found is not None:"
+    if profile.frames[layout.name].role == "sample":
+        yield "    add_sample(record(Sample, found))"
+    else:
+        yield f"    add_answer(record(Answer, ({literal(layout.name)}, found[0], found[2])))"
+    yield "    continue"
 
 
 class _Branch:
@@ -135,16 +240,17 @@ class _Branch:
     def __init__(self, profile: Profile, layout: Layout) -> None:
         self.layout = layout
         self._role = profile.frames[layout.name].role
-        self._values = profile.values_of(layout.name)
-        named = profile.frames[layout.name].named
+        named = {name: spec for name, spec in profile.named(layout.name).items() if is_field(spec)}
+        self._values = {name: named[name] for name in profile.values_of(layout.name)}
         self._identity = named.get(profile.identity or "")
         self._sequence = named.get(profile.sequence or "")
         roles = [spec.name for spec in (self._identity, self._sequence) if spec is not None]
         self._run = FixedRun(layout, {*self._values, *roles})
 
-    def constants(self) -> Iterable[str]:
+    @property
+    def constants(self) -> list[str]:
         """Module level lines: the struct, and the names of codes."""
-        return self._run.constants()
+        return list(self._run.constants())
 
     def body(self) -> Iterable[str]:
         """The lines that take one frame of the right length, or fall through."""

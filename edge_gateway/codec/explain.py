@@ -6,49 +6,44 @@ frame was probably meant, and where the bytes stop fitting it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from edge_gateway.codec.compile import reject_reason
-from edge_gateway.codec.fields import FloatField, IntegerField, WholeNumber
-from edge_gateway.codec.frame_check import ChecksumSlot
-from edge_gateway.codec.layout import Layout, Slot
+from edge_gateway.codec.compile import Decoded, reject_reason
+from edge_gateway.codec.layout import Layout
+from edge_gateway.codec.payload_keys import PayloadKeys
 from edge_gateway.codec.profile import Profile
-from edge_gateway.records import Value
+from edge_gateway.codec.rows import Row, checksum_row, slot_flaw, slot_rows
+from edge_gateway.codec.structure.plan import Plan
+from edge_gateway.codec.structure.reader import read_frame
+from edge_gateway.codec.text import TextFrame, TextLayout, explain_text, likeliest
 
 
-class Row(NamedTuple):
-    """One line of an explanation."""
-
-    start: int
-    """The first byte, counted from 0."""
-    end: int
-    """The byte after the last."""
-    hex: str
-    """What is there; empty for bit fields, whose integer stands in the row above, and for what is missing."""
-    field: str
-    """The field's name; in the first row, the frame's."""
-    value: Value
-    unit: str | None
-    note: str
-    """What a person should know: a role, a code without a name, or what is wrong and what was expected."""
-
-
-def explain_frame(profile: Profile, frame: bytes) -> list[Row]:
+def explain_frame(profile: Profile, frame: bytes, keys: PayloadKeys) -> list[Row]:
     """See `Codec.explain`."""
+    texts = {name: each for name, each in profile.frames.items() if isinstance(each, TextFrame)}
+    if texts:
+        name = likeliest(texts, frame)
+        return explain_text(name, texts[name], frame)
     layout = _likeliest(profile, frame)
     role: str = profile.frames[layout.name].role
-    if not layout.fits(frame) or not (layout.checksum is None or layout.checksum.holds(frame)):
-        verdict = f"rejected: {reject_reason(profile.heard_layouts, frame)}; read as the likeliest frame"
-    elif any(_has_flaw(layout, slot, frame) for slot in layout.slots):
+    if isinstance(layout, Plan):
+        read = read_frame(layout, frame, profile.identity, profile.sequence, keys)
+        verdict = role
+        if read.reason:
+            verdict = f"rejected: {reject_reason(profile, profile.heard_layouts, frame, keys)}"
+        return [Row(0, len(frame), "", layout.name, None, None, verdict), *read.rows]
+    if not layout.fits(frame) or not layout.check_holds(frame):
+        reason = reject_reason(profile, profile.heard_layouts, frame, keys)
+        verdict = f"rejected: {reason}; read as the likeliest frame"
+    elif any(slot_flaw(layout.endian, slot, frame) for slot in layout.slots):
         verdict = "rejected: value"
     else:
         verdict = role
     rows = [Row(0, len(frame), "", layout.name, None, None, verdict)]
     for slot in layout.slots:
-        rows += _slot_rows(layout, slot, frame)
+        rows += slot_rows(layout.endian, slot, frame)
     if layout.checksum is not None:
-        rows.append(_checksum_row(layout.checksum, frame))
+        rows.append(checksum_row(layout.checksum, frame))
         rows[1:] = sorted(rows[1:], key=lambda row: row.start)
     extra = frame[layout.length_bytes :]
     if extra:
@@ -57,81 +52,30 @@ def explain_frame(profile: Profile, frame: bytes) -> list[Row]:
     return rows
 
 
-def _likeliest(profile: Profile, frame: bytes) -> Layout:
+def explain_decoded(frame: bytes, decoded: Decoded, units: Mapping[str, str | None]) -> list[Row]:
+    """What code made of one frame; which bytes a value is from, only it knows.
+
+    Args:
+        frame: the frame.
+        decoded: of it alone.
+        units: of the values that have a known one.
+    """
+    verdict = f"rejected: {decoded.rejects[0].reason}" if decoded.rejects else "sample"
+    rows = [Row(0, len(frame), frame.hex(" "), "", None, None, verdict)]
+    for sample in decoded.samples:
+        rows.append(Row(0, len(frame), "", "address", sample.address, None, "whose values follow"))
+        rows += [Row(0, len(frame), "", name, value, units.get(name), "") for name, value in sample.values.items()]
+    return rows
+
+
+def _likeliest(profile: Profile, frame: bytes) -> Layout | Plan:
     """The frame that was probably meant: constants count more than length, and length more than nearness."""
 
-    def likeness(layout: Layout) -> tuple[bool, bool, bool, int]:
-        same_length = layout.length_bytes == len(frame)
+    def likeness(layout: Layout | Plan) -> tuple[bool, bool, bool, int]:
+        same_length = layout.admits_length(len(frame))
         has_constants = bool(layout.constants) and layout.has_constants(frame)
         fits = same_length and (has_constants or not layout.constants)
-        return fits, has_constants, same_length, -abs(layout.length_bytes - len(frame))
+        return fits, has_constants, same_length, -abs(layout.least_bytes - len(frame))
 
-    return max(profile.layouts.values(), key=likeness)
-
-
-def _has_flaw(layout: Layout, slot: Slot, frame: bytes) -> bool:
-    data, field = frame[slot.start : slot.end], slot.field
-    if isinstance(field, IntegerField) and field.bits:
-        number = field.unpack(data, layout.endian)
-        return any(part.flaw_of(part.taken_from(number)) for part in field.bits)
-    return bool(field.flaw_in(data, layout.endian))
-
-
-def _slot_rows(layout: Layout, slot: Slot, frame: bytes) -> Iterable[Row]:
-    spec, start, end = slot
-    data = frame[start:end]
-    if len(data) < end - start:
-        yield Row(start, start + len(data), data.hex(" "), spec.name, None, None, _missing(data, end - start))
-        return
-    if isinstance(spec, IntegerField) and spec.bits:
-        number = spec.unpack(data, layout.endian)
-        yield Row(start, end, data.hex(" "), spec.name, None, None, f"bits {number:0{8 * (end - start)}b}")
-        for part in spec.bits:
-            raw = part.taken_from(number)
-            last = part.bit + part.width - 1
-            place = f"bit {last}" if part.width == 1 else f"bits {part.bit}-{last}"
-            note = ", ".join(filter(None, (place, _number_note(part, raw))))
-            yield Row(start, end, "", part.name, part.value_of(raw), part.unit, note)
-        return
-    value = spec.value_in(data, layout.endian)
-    unit = spec.unit if isinstance(spec, WholeNumber | FloatField) else None
-    if isinstance(spec, WholeNumber):
-        note = _number_note(spec, spec.unpack(data, layout.endian))
-    else:
-        flaw = spec.flaw_in(data, layout.endian)
-        note = f"rejected: {flaw}" if flaw else "not a finite number" if value is None else ""
-    constant = slot.constant(layout.endian)
-    if constant is not None:
-        note = "constant" if data == constant else f"wrong: {constant.hex(' ')} expected"
-    yield Row(start, end, data.hex(" "), spec.name, value, unit, note)
-
-
-def _checksum_row(check: ChecksumSlot, frame: bytes) -> Row:
-    size_bytes = check.end - check.start
-    data = frame[check.start : check.end]
-    if len(data) < size_bytes:
-        note = _missing(data, size_bytes)
-    elif check.holds(frame):
-        note = f"{check.name}, right"
-    elif len(frame) < check.covers_end:
-        note = f"{check.name} over bytes of which some are missing"
-    else:
-        note = f"{check.name}, wrong: {check.right_bytes(frame).hex(' ')} expected"
-    return Row(check.start, check.start + len(data), data.hex(" "), check.field, None, None, note)
-
-
-def _number_note(spec: WholeNumber, raw: int) -> str:
-    flaw = spec.flaw_of(raw)
-    if flaw:
-        return f"rejected: {flaw}"
-    if spec.is_sentinel(raw):
-        return "the code for no value"
-    if spec.enum and raw not in spec.enum:
-        return "a code without a name"
-    if spec.value_of(raw) is None:
-        return f"null: valid is {spec.valid}" if spec.valid else "null: no time of any calendar"
-    return ""
-
-
-def _missing(data: bytes, size_bytes: int) -> str:
-    return f"missing: {size_bytes - len(data)} of {size_bytes} bytes"
+    layouts = [layout for layout in profile.layouts.values() if not isinstance(layout, TextLayout)]
+    return max(layouts, key=likeness)

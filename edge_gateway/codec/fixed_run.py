@@ -27,6 +27,7 @@ from edge_gateway.codec.fields import (
     NamedField,
     RawRange,
     TextField,
+    UuidField,
 )
 from edge_gateway.codec.fields.floats import STRUCT_CODES
 from edge_gateway.codec.fields.wire import WordOrder, significance
@@ -45,10 +46,12 @@ class FixedRun:
     Args:
         layout: where the fields lie.
         wanted: the names of fields whose values or raw numbers are asked for; what else nobody checks is skipped.
+        prefix: what the names of raw values start with, so that two runs of one function do not mix theirs.
     """
 
-    def __init__(self, layout: Layout, wanted: Collection[str]) -> None:
+    def __init__(self, layout: Layout, wanted: Collection[str], prefix: str = "raw") -> None:
         self._layout = layout
+        self._prefix = identifier(prefix)
         self._name = identifier(layout.name)
         self._holders = {
             part.name: slot.field
@@ -57,7 +60,10 @@ class FixedRun:
             for part in slot.field.bits
         }
         self._wanted = {
-            spec.name for slot in layout.slots for spec in _parts(slot.field) if spec.can_reject or spec.name in wanted
+            spec.name
+            for slot in layout.slots
+            for spec in parts_of(slot.field)
+            if spec.can_reject or spec.name in wanted
         }
         self.unpacked: list[str] = []
         """The names of what the struct gives, in order."""
@@ -72,26 +78,41 @@ class FixedRun:
                 self.found_check = self._take_number(
                     "check", place.end - place.start, is_signed=False, endian=place.endian
                 )
-            elif any(spec.name in self._wanted for spec in _parts(place.field)):
+            elif place.field.name in wanted or any(spec.name in self._wanted for spec in parts_of(place.field)):
                 self._take(place.field)
             else:
                 self._format += f"{place.end - place.start}x"
 
-    def constants(self) -> Iterator[str]:
-        """Module level lines: the struct, and the names of codes."""
-        if self.unpacked:
-            yield f"unpack_{self._name} = Struct({literal(self._format)}).unpack"
-        for slot in self._layout.slots:
-            for spec in _parts(slot.field):
-                if isinstance(spec, IntegerField | BitField | BcdField) and spec.enum and spec.name in self._wanted:
-                    labels = ", ".join(f"{literal(code)}: {literal(label)}" for code, label in spec.enum.items())
-                    yield f"{self._labels(spec.name)} = Labels({{{labels}}})"
+    @property
+    def is_one_byte(self) -> bool:
+        """Whether it takes one unsigned byte, which is read by its place sooner than by a struct."""
+        return self._format[1:] == "B"
 
-    def unpacking(self) -> Iterator[str]:
-        """The line that takes the run from `frame`."""
+    def constants(self, unpack: str | None = "unpack") -> Iterator[str]:
+        """Module level lines: the struct, and the names of codes.
+
+        Args:
+            unpack: which method of the struct takes the run: `unpack` all of some bytes, `unpack_from` a place in them;
+                None without a struct.
+        """
+        if self.unpacked and unpack is not None:
+            yield f"unpack_{self._name} = Struct({literal(self._format)}).{identifier(unpack)}"
+        for slot in self._layout.slots:
+            for spec in parts_of(slot.field):
+                if isinstance(spec, IntegerField | BitField | BcdField) and spec.enum and spec.name in self._wanted:
+                    yield f"{self._labels(spec.name)} = {_labels_of(spec)}"
+                elif isinstance(spec, TextField) and spec.expand:
+                    yield f"{self._labels(spec.name)} = {expansions(spec)}"
+
+    def unpacking(self, source: str = "frame") -> Iterator[str]:
+        """The line that takes the run.
+
+        Args:
+            source: Python for the arguments of `unpack`; with an offset, `constants` has to be told so.
+        """
         if self.unpacked:
             targets = ", ".join(self.unpacked) + ("," if len(self.unpacked) == 1 else "")
-            yield f"{targets} = unpack_{self._name}(frame)"
+            yield f"{targets} = unpack_{self._name}({source})"
 
     def assignments(self) -> Iterable[str]:
         """What makes raw values that are not ready to use."""
@@ -104,8 +125,12 @@ class FixedRun:
     def raw(self, spec: NamedField) -> str:
         """The expression of a field's raw value."""
         if isinstance(spec, BitField) and not _is_looked_at_twice(spec):
-            return _bits(spec, _local(self._holders[spec.name].name))
-        return _local(spec.name)
+            return _bits(spec, self._local(self._holders[spec.name].name))
+        return self._local(spec.name)
+
+    def holder(self, name: str) -> str:
+        """The expression of an integer that is made of bit fields, as a whole."""
+        return self._local(name)
 
     def value(self, spec: NamedField) -> str:
         """The expression of a field's value."""
@@ -114,9 +139,12 @@ class FixedRun:
             case FloatField():
                 return f"{raw} if {_float_condition(spec, raw)} else None"
             case TextField():
-                return f"{raw}.decode()" if spec.encoding == "ascii" else raw
+                text = f"{raw}.decode()" if spec.encoding == "ascii" else raw
+                return f"{text}.translate({self._labels(spec.name)})" if spec.expand else text
             case MacField():
                 return f"{raw}.hex(':')" if _order(spec, self._layout) == "big" else f"{raw}[::-1].hex(':')"
+            case UuidField():
+                return f"uuid_text({raw if _order(spec, self._layout) == 'big' else f'{raw}[::-1]'})"
             case BytesField():
                 return f"{raw}.hex()"
             case IntegerField() | BitField() | BcdField():
@@ -135,7 +163,7 @@ class FixedRun:
 
     def _take(self, field: AnyField) -> None:
         """Unpack one field, and make its raw value."""
-        local, order = _local(field.name), _order(field, self._layout)
+        local, order = self._local(field.name), _order(field, self._layout)
         match field:
             case IntegerField():
                 joined = self._take_number(local, field.size_bytes, field.is_signed, order, field.word_order)
@@ -143,9 +171,9 @@ class FixedRun:
                     self._lines.append(f"{local} = {joined}")
                 for part in field.bits:
                     if part.name in self._wanted and _is_looked_at_twice(part):
-                        self._lines.append(f"{_local(part.name)} = {_bits(part, local)}")
-                for spec in _parts(field):
-                    self._conditions += _whole_number_conditions(spec, _local(spec.name))
+                        self._lines.append(f"{self._local(part.name)} = {_bits(part, local)}")
+                for spec in parts_of(field):
+                    self._conditions += _whole_number_conditions(spec, self._local(spec.name))
             case FloatField():
                 self._take_float(field, local, order)
                 if field.can_reject:
@@ -162,7 +190,7 @@ class FixedRun:
                 is_ascii = field.encoding == "ascii"
                 self._lines.append(f"{local} = {stripped if is_ascii else f'utf_8_of({stripped})'}")
                 self._conditions.append(f"{local}.isascii()" if is_ascii else f"{local} is not None")
-            case MacField() | BytesField():
+            case MacField() | UuidField() | BytesField():
                 self._take_bytes(field, local)
 
     def _take_bytes(self, field: AnyField, local: str) -> None:
@@ -206,6 +234,9 @@ class FixedRun:
             for name, piece in zip(names, pieces, strict=True)
         ]
         return f"({' | '.join(shifted)})"
+
+    def _local(self, field_name: str) -> str:
+        return f"{self._prefix}_{identifier(field_name)}"
 
     def _labels(self, field_name: str) -> str:
         # No name has upper case, so no two pairs of names give one.
@@ -256,11 +287,12 @@ def literal(value: object) -> str:
     return repr(value)
 
 
-def _local(field_name: str) -> str:
-    return f"raw_{identifier(field_name)}"
+def expansions(field: TextField) -> str:
+    """The literal of a text's words, as `str.translate` takes them."""
+    return f"{{{', '.join(f'{literal(code)}: {literal(word)}' for code, word in field.expand.items())}}}"
 
 
-def _parts(field: AnyField) -> tuple[NamedField, ...]:
+def parts_of(field: AnyField) -> tuple[NamedField, ...]:
     """The named values of a field: its bit fields, or itself."""
     return field.bits if isinstance(field, IntegerField) and field.bits else (field,)
 
@@ -283,6 +315,13 @@ def _bits(part: BitField, holder: str) -> str:
         return bits
     half = literal(1 << part.width - 1)
     return f"(({bits} ^ {half}) - {half})"
+
+
+def _labels_of(spec: IntegerField | BitField | BcdField) -> str:
+    """What gives the name of a code: of a byte or less all of them in a tuple, which is faster than a look-up."""
+    low, high = spec.raw_range
+    names = f"{{{', '.join(f'{literal(code)}: {literal(label)}' for code, label in spec.enum.items())}}}"
+    return f"all_labels({names}, {literal(high + 1)})" if low == 0 and high <= 0xFF else f"Labels({names})"
 
 
 def _scaled(raw: str, multiplier: int, addend: int, divisor: int) -> str:

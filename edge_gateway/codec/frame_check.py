@@ -129,7 +129,7 @@ def _named(name: str, key: str, extents: Sequence[Extent]) -> Extent:
     for extent in extents:
         if extent[0].name == name:
             return extent
-    known = [field.name for field, _, _ in extents]
+    known = [field.name for field, _, _ in extents if field.name]
     near = difflib.get_close_matches(name, known, n=2) or known
     raise Misdeclared(f"there is no field {name!r}", key=key, remedy=f"Names that would do: {', '.join(near)}")
 

@@ -44,6 +44,24 @@ class Layout(NamedTuple):
     constants: tuple[tuple[int, bytes], ...]
     """`(start, bytes)` of what is the same in every such frame, neighbours joined."""
 
+    @property
+    def least_bytes(self) -> int:
+        """The shortest such frame."""
+        return self.length_bytes
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The longest such frame."""
+        return self.length_bytes
+
+    def admits_length(self, length_bytes: int) -> bool:
+        """Whether such a frame can be this long."""
+        return length_bytes == self.length_bytes
+
+    def check_holds(self, frame: bytes) -> bool:
+        """Whether the frame's checksum is the one of its bytes; true for a kind without one."""
+        return self.checksum is None or self.checksum.holds(frame)
+
     def fits(self, frame: bytes) -> bool:
         """Whether the frame has this layout's length and constants; the checksum is another question."""
         return self.length_bytes == len(frame) and self.has_constants(frame)
@@ -82,10 +100,11 @@ def lay_out(name: str, endian: Endian, fields: Sequence[AnyField], checksum: Che
     if check is not None:
         slots = [slot for slot in slots if slot.start != check.start]
         position = max(position, check.end)
-    return Layout(name, endian, tuple(slots), check, position, _joined_constants(slots, endian))
+    return Layout(name, endian, tuple(slots), check, position, joined_constants(slots, endian))
 
 
-def _joined_constants(slots: Sequence[Slot], endian: Endian) -> tuple[tuple[int, bytes], ...]:
+def joined_constants(slots: Sequence[Slot], endian: Endian) -> tuple[tuple[int, bytes], ...]:
+    """`(start, bytes)` of what is always the same, neighbours joined."""
     joined: list[tuple[int, bytes]] = []
     for slot in slots:
         fixed = slot.constant(endian)
@@ -96,13 +115,3 @@ def _joined_constants(slots: Sequence[Slot], endian: Endian) -> tuple[tuple[int,
         else:
             joined.append((slot.start, fixed))
     return tuple(joined)
-
-
-def can_be_told_apart(one: Layout, other: Layout) -> bool:
-    """Whether no byte sequence fits both: their lengths differ, or a byte constant in both differs."""
-    if one.length_bytes != other.length_bytes:
-        return True
-    fixed = {start + index: byte for start, run in one.constants for index, byte in enumerate(run)}
-    return any(
-        fixed.get(start + index, byte) != byte for start, run in other.constants for index, byte in enumerate(run)
-    )

@@ -27,7 +27,7 @@ MAX_PROFILE_BYTES = 256 * 1024
 _ENDINGS = (".yaml", ".yml", ".json")
 
 _MISTAKEN_TYPES = {
-    "bool": "u8",
+    "boolean": "bool",
     "byte": "u8",
     "char": "text",
     "double": "f64",
@@ -134,16 +134,23 @@ def _line_number(text: str, key: str) -> int:
     """The line of a key, given as a path like `frames.sample.fields[4].type`; of what holds it, where it is missing."""
     node = yaml.compose(text, yaml.SafeLoader)
     line_index = 0
-    for step in re.findall(r"[^.\[\]]+", key):
+    for quoted, plain in re.findall(r'\["([^"]*)"\]|([^.\[\]]+)', key):
+        step = quoted or plain
         if isinstance(node, yaml.SequenceNode) and step.isdecimal() and int(step) < len(node.value):
             node = node.value[int(step)]
             line_index = node.start_mark.line
-        elif isinstance(node, yaml.MappingNode) and (found := [pair for pair in node.value if pair[0].value == step]):
+        elif isinstance(node, yaml.MappingNode) and (found := [pair for pair in node.value if _is_key(pair[0], step)]):
             key_node, node = found[0]
             line_index = key_node.start_mark.line
         else:
             break
     return line_index + 1
+
+
+def _is_key(node: yaml.Node, step: str) -> bool:
+    """Whether a key is the one of a path; a number may be written in other digits than the path has."""
+    text = str(node.value)
+    return text == step or (re.fullmatch(r"0[xb][0-9a-fA-F]+", text) is not None and str(int(text, 0)) == step)
 
 
 def _nearest_tags(tag: str, possible: str) -> str:
@@ -170,6 +177,8 @@ def _told(
 ) -> tuple[str, str, str]:
     """The first thing pydantic found, for a person: the key, what is wrong with it, and what would do."""
     path, value = _locate(location, document, is_missing=details["type"] == "missing")
+    if location and location[-1] == "[key]":
+        value = location[-2]
     context = details.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, Misdeclared):
@@ -181,7 +190,7 @@ def _told(
         case "extra_forbidden":
             what = "there is no such key"
             known = _known_keys(location[:-1])
-            near = difflib.get_close_matches(str(location[-1]), known, n=2)
+            near = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.65)
             remedy = f"Did you mean {' or '.join(near)}?" if near else f"Keys: {', '.join(known)}"
         case "union_tag_invalid":
             path = f"{path}.{str(context['discriminator']).strip(chr(39))}"
@@ -200,6 +209,8 @@ def _told(
             what, remedy = f"{value!r} has characters that are not allowed", f"It must match {context['pattern']}"
         case "model_type" | "model_attributes_type" | "dict_type":
             what, remedy = f"{value!r} is not a mapping", "Write `key: value` lines below it"
+        case "too_short" if not value:
+            what, remedy = "it is empty", "Give at least one"
         case "tuple_type":
             what, remedy = f"{value!r} is not a list", "Write a `-` in front of each item"
         case "value_error":
@@ -220,7 +231,8 @@ def _locate(location: Sequence[int | str], document: Any, *, is_missing: bool) -
         is_last = index == len(location) - 1
         if isinstance(node, Mapping) and part in node:
             node = node[part]
-            path += f".{part}" if path else str(part)
+            # A label of a text frame may have dots of its own.
+            path += f'["{part}"]' if set(str(part)) & set(".[]") else f".{part}" if path else str(part)
         elif isinstance(node, list) and isinstance(part, int) and part < len(node):
             node = node[part]
             path += f"[{part}]"
@@ -247,16 +259,23 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
 
     node: Mapping[str, Any] = schema
     for part in location:
-        tagged = node.get("discriminator", {}).get("mapping", {})
+        choices = (node, *node.get("anyOf", ()))
+        tagged: Mapping[Any, str] = next(
+            (choice["discriminator"]["mapping"] for choice in choices if "discriminator" in choice), {}
+        )
         # A vector's tag is its model's name, as the schema has no mapping for tags that a function chooses.
         if part in tagged or part in schema["$defs"]:
             node = resolved({"$ref": tagged.get(part, part)})
             continue
-        inside = (
-            node.get("properties", {}).get(part),
-            node.get("items"),
-            node.get("additionalProperties"),
-            *node.get("patternProperties", {}).values(),
-        )
+        inside = [
+            step
+            for choice in choices
+            for step in (
+                choice.get("properties", {}).get(part),
+                choice.get("items"),
+                choice.get("additionalProperties"),
+                *choice.get("patternProperties", {}).values(),
+            )
+        ]
         node = resolved(next((step for step in inside if isinstance(step, Mapping)), {}))
     return sorted(node.get("properties", {}))

@@ -30,6 +30,10 @@ HexBytes = Annotated[str, AfterValidator(_hex_bytes), Field(examples=["424d", "0
 MaxFrameBytes = Annotated[int, Field(ge=1, le=65_536)]
 
 
+Sends = Literal["frames", "as-is"]
+"""What a device hears: frames like those it sends, or whatever the profile's requests are."""
+
+
 class CobsFraming(Settings):
     """Consistent Overhead Byte Stuffing, frames end with 0x00 (Cheshire and Baker, 1999)."""
 
@@ -46,6 +50,14 @@ class SlipFraming(Settings):
     """The largest frame let through, without delimiters and stuffing; what is longer is counted and skipped."""
 
 
+class ShdlcFraming(Settings):
+    """SHDLC, frames stand between 0x7E flags (Sensirion's sensors)."""
+
+    kind: Literal["shdlc"] = "shdlc"
+    max_frame_bytes: MaxFrameBytes = 261
+    """The largest frame let through, without flags and stuffing; what is longer is counted and skipped."""
+
+
 class DelimiterFraming(Settings):
     """Frames end with a fixed byte sequence, e.g. lines."""
 
@@ -57,6 +69,36 @@ class DelimiterFraming(Settings):
     """Bytes removed from a frame's end, e.g. the carriage return of CR LF."""
     max_frame_bytes: MaxFrameBytes = 1024
     """The largest frame let through, without delimiters and stuffing; what is longer is counted and skipped."""
+
+
+class BlockFraming(Settings):
+    """Frames end with a mark and a tail, e.g. telegrams whose checksum stands behind the mark."""
+
+    kind: Literal["block"] = "block"
+    start: HexBytes = ""
+    """If set, a frame begins with the last of these before its mark, and includes it; the rest is noise."""
+    end: HexBytes = Field(examples=["0d0a21"])
+    """The mark; part of the frame."""
+    tail_bytes: int = Field(default=0, ge=0, le=255)
+    """How many bytes of the frame follow the mark."""
+    tail_until: HexBytes = ""
+    """If set, the frame goes on behind the mark up to these bytes, which are no part of it."""
+    max_frame_bytes: MaxFrameBytes = 4096
+    """The largest frame let through, from its start to the end of its tail; what is longer is counted and skipped."""
+
+
+class HexTextFraming(Settings):
+    """Frames are written as hexadecimal digits, and end with a fixed byte sequence; what counts is their bytes."""
+
+    kind: Literal["hex-text"] = "hex-text"
+    end: HexBytes = "0a"
+    """What ends a frame."""
+    start: HexBytes = ""
+    """If set, the digits begin behind the last of these before the end; the rest is noise."""
+    strip: HexBytes = "0d"
+    """Bytes removed from a frame's end, e.g. the carriage return of CR LF."""
+    max_frame_bytes: MaxFrameBytes = 256
+    """The largest frame let through, in bytes; on the wire it has twice as many digits."""
 
 
 class LengthPrefixedFraming(Settings):
@@ -77,6 +119,8 @@ class LengthPrefixedFraming(Settings):
     """The largest frame let through, without delimiters and stuffing; what is longer is counted and skipped."""
     silence_s: float = Field(default=1.0, gt=0, le=60)
     """A pause after which a half-received frame is given up, and a frame inside it is looked for."""
+    sends: Sends = "frames"
+    """`as-is`: requests are sent as they are, to a device that hears frames of another shape than it sends."""
 
 
 class FixedFraming(Settings):
@@ -89,6 +133,8 @@ class FixedFraming(Settings):
     """Bytes every frame starts with. Without them a lost byte can only be mended by silence."""
     silence_s: float | None = Field(default=None, gt=0, le=60, examples=[0.05])
     """A pause after which a half-received frame is given up."""
+    sends: Sends = "frames"
+    """`as-is`: requests are sent as they are, to a device that hears frames of another shape than it sends."""
 
 
 class IdleGapFraming(Settings):
@@ -101,8 +147,28 @@ class IdleGapFraming(Settings):
     """The largest frame let through, without delimiters and stuffing; what is longer is counted and skipped."""
 
 
+class ModbusRtuFraming(Settings):
+    """Frames are separated by silence, and an answer ends with the last byte its request asked for (Modbus RTU)."""
+
+    kind: Literal["modbus-rtu"] = "modbus-rtu"
+    silence_s: float = Field(default=0.05, gt=0, le=60)
+    """Silence that ends a damaged frame. Whole answers do not wait for it, so it may well be longer than the 3.5
+    characters of the standard, which USB adapters' lumps would tear."""
+    max_frame_bytes: MaxFrameBytes = 256
+    """The largest frame let through; what is longer is counted and skipped."""
+
+
 FramingSettings: TypeAlias = Annotated[
-    CobsFraming | SlipFraming | DelimiterFraming | LengthPrefixedFraming | FixedFraming | IdleGapFraming,
+    CobsFraming
+    | SlipFraming
+    | ShdlcFraming
+    | DelimiterFraming
+    | BlockFraming
+    | HexTextFraming
+    | LengthPrefixedFraming
+    | FixedFraming
+    | IdleGapFraming
+    | ModbusRtuFraming,
     Field(discriminator="kind"),
 ]
 
@@ -135,6 +201,11 @@ class SerialLine(Settings):
     """How either side asks the other to wait."""
     rs485: Rs485Settings | None = None
     """Direction control for half-duplex RS-485; none for RS-232 and for adapters that switch by themselves."""
+
+    @property
+    def character_bits(self) -> int:
+        """The bits of one character on the line: start, data, parity, stop."""
+        return 1 + self.data_bits + (self.parity != "none") + self.stop_bits
 
 
 class UsbMatch(Settings):

@@ -40,10 +40,45 @@ Name: TypeAlias = Annotated[
 ]
 
 
+_MAY_BE_A_KEY: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){12,}")
+"""What an app shows as a key would do as a name, too."""
+
+
+def _key_name(text: str) -> str:
+    if _MAY_BE_A_KEY.fullmatch(text):
+        raise ValueError(
+            "hexadecimal digits like those of a key, and keys stand in the key store; a name would do, for instance "
+            "kitchen, with the key under it: edge-gateway keys import kitchen --payload"
+        )
+    return _name(text)
+
+
+def _key_name_for_address(text: str) -> str:
+    _key_name(text.replace("{address}", "0"))
+    return text
+
+
+# Not shown in errors: whoever misreads the word puts the secret itself here.
+PayloadKeyNames: TypeAlias = Annotated[
+    dict[str, Annotated[str, AfterValidator(_key_name)]],
+    Field(repr=False, examples=[{"bindkey": "kitchen-bindkey"}]),
+]
+"""Names in the key store, by what the profile calls the keys."""
+PayloadKeyNamesForAddress: TypeAlias = Annotated[
+    dict[str, Annotated[str, AfterValidator(_key_name_for_address)]],
+    Field(repr=False, examples=[{"bindkey": "bindkey-{address}"}]),
+]
+"""The same; `{address}` stands for the device's."""
+
+
+_MAC = re.compile("[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+
+
 def _number_or_text(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("not an address; a number or text would do, for instance 7")
-    return value
+    # Hardware addresses are printed in either case, and the codec says them in the lower one.
+    return value.lower() if isinstance(value, str) and _MAC.fullmatch(value) else value
 
 
 def _plain(value: Any) -> Any:
@@ -128,6 +163,11 @@ class DeviceSettings(Settings):
         "device and frames name nobody.",
         examples=[7],
     )
+    keys: PayloadKeyNames = Field(
+        default={},
+        description="What the keys of its encrypted payloads are called in the key store, by the profile's names for "
+        "them; `edge-gateway keys import NAME --payload` puts them there.",
+    )
 
 
 class LinkSettings(Settings):
@@ -148,10 +188,23 @@ class LinkSettings(Settings):
     framing: FramingSettings | None = Field(default=None, description="Framing, where it differs from the profile's.")
     devices: tuple[DeviceSettings, ...] = ()
     """The devices behind this link, to give them names."""
+    keys: PayloadKeyNamesForAddress = Field(
+        default={},
+        description="As `keys` of a device, for all devices that name none. `{address}` is filled in, without colons, "
+        "so that each device can have its own.",
+    )
     unknown_devices: Literal["accept", "reject"] = Field(
         default="accept",
         description="What to do with a frame from an address that is not listed: accept it under the name "
         "LINK-ADDRESS, or reject and count it.",
+    )
+    poll_every_s: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=86_400,
+        description="Seconds from one request to the next for devices that are polled, where it differs from the "
+        "profile's.",
+        examples=[60],
     )
     answer_timeout_s: float = Field(
         default=2.0, gt=0, le=60, description="How long a device may take to answer a command."

@@ -1,6 +1,19 @@
-"""Sync sequences that arrive in two reads."""
+"""Sync sequences that arrive in two reads, and frames that have none because they go the other way."""
 
 from __future__ import annotations
+
+from edge_gateway.errors import CodecError
+
+
+def sent_as_is(payload: bytes) -> bytes:
+    """The payload, to a device that does not hear what it speaks.
+
+    Raises:
+        CodecError: it is empty.
+    """
+    if not payload:
+        raise CodecError("a frame without a byte cannot be sent", remedy="send at least one")
+    return payload
 
 
 def sync_begun_bytes(data: bytes, sync: bytes, start: int) -> int:

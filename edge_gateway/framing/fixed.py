@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from edge_gateway.config.link import Sends
 from edge_gateway.errors import CodecError, ConfigError
 from edge_gateway.framing import FramingCounters
 from edge_gateway.framing._silence import is_silence
-from edge_gateway.framing._sync import sync_begun_bytes
+from edge_gateway.framing._sync import sent_as_is, sync_begun_bytes
 from edge_gateway.records import Chunk
 
 
@@ -28,12 +29,13 @@ class FixedFramer:
         frame_bytes: length of every frame, sync included.
         sync: bytes every frame starts with; may be empty.
         silence_s: seconds without a byte after which a half-received frame is given up; None to wait for ever.
+        sends: `as-is` for a device that is sent frames of another shape than it sends.
 
     Raises:
         ConfigError: the sync is longer than a frame.
     """
 
-    def __init__(self, frame_bytes: int, sync: bytes, silence_s: float | None) -> None:
+    def __init__(self, frame_bytes: int, sync: bytes, silence_s: float | None, sends: Sends = "frames") -> None:
         if len(sync) > frame_bytes:
             raise ConfigError(
                 f"a sync of {len(sync)} bytes does not fit a frame of {frame_bytes}",
@@ -44,6 +46,7 @@ class FixedFramer:
         self.silence_s: Final = silence_s
         self.counters: Final = FramingCounters()
         self._sync = sync
+        self._sends = sends
         self._held = bytearray()
         self._last_at_s = -math.inf
 
@@ -84,6 +87,8 @@ class FixedFramer:
         Raises:
             CodecError: the payload is not of the one length, or does not start with the sync.
         """
+        if self._sends == "as-is":
+            return sent_as_is(payload)
         if len(payload) != self.max_frame_bytes or not payload.startswith(self._sync):
             raise CodecError(
                 f"a frame of {len(payload)} bytes that starts with {payload[: len(self._sync)].hex()!r} does not fit",

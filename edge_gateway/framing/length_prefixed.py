@@ -30,10 +30,11 @@ import math
 import struct
 from typing import Final, Literal
 
+from edge_gateway.config.link import Sends
 from edge_gateway.errors import CodecError, ConfigError
 from edge_gateway.framing import FramingCounters
 from edge_gateway.framing._silence import is_silence
-from edge_gateway.framing._sync import sync_begun_bytes
+from edge_gateway.framing._sync import sent_as_is, sync_begun_bytes
 from edge_gateway.records import Chunk
 
 STALLED_AFTER_S = 1.0
@@ -55,6 +56,7 @@ class LengthPrefixedFramer:
         length_adds: added to the field's value to get the bytes that follow the field.
         max_frame_bytes: the largest frame let through, header included.
         silence_s: seconds without a byte after which a frame begun is given up.
+        sends: `as-is` for a device that is sent frames of another shape than it sends.
 
     Raises:
         ConfigError: the length field lies inside the sync, or the header does not fit the largest frame.
@@ -69,6 +71,7 @@ class LengthPrefixedFramer:
         length_adds: int,
         max_frame_bytes: int,
         silence_s: float = STALLED_AFTER_S,
+        sends: Sends = "frames",
     ) -> None:
         if length_offset < len(sync):
             raise ConfigError(
@@ -87,6 +90,7 @@ class LengthPrefixedFramer:
         self.silence_s: Final = silence_s
         self.counters: Final = FramingCounters()
         self._sync = sync
+        self._sends = sends
         self._length_offset = length_offset
         self._length_field = struct.Struct(_BYTE_ORDERS[endian] + _LENGTH_CODES[length_bytes])
         self._header_bytes = header_bytes
@@ -134,6 +138,8 @@ class LengthPrefixedFramer:
             CodecError: the payload does not start with the sync, or its length field does not tell its length, or it is
                 larger than `max_frame_bytes`.
         """
+        if self._sends == "as-is":
+            return sent_as_is(payload)
         if len(payload) > self.max_frame_bytes:
             raise CodecError(
                 f"a frame of {len(payload)} bytes is too large",

@@ -27,7 +27,8 @@ _log = structlog.get_logger()
 class Vocabulary(NamedTuple):
     """What rules may say about devices of one profile."""
 
-    values: frozenset[str]
+    values: frozenset[str] | None
+    """None where only the devices know; a rule may name any then."""
     commands: frozenset[str]
 
 
@@ -158,7 +159,7 @@ class RuleSet:
                 raise ConfigError(
                     f"no link speaks the profile {rule.profile!r}", where=where, remedy=f"Profiles: {profiles}"
                 )
-            if rule.value not in known.values:
+            if known.values is not None and rule.value not in known.values:
                 values = ", ".join(sorted(known.values))
                 raise ConfigError(
                     f"{rule.profile} has no value {rule.value!r}", where=where, remedy=f"Values: {values}"

@@ -23,6 +23,7 @@ from typing import Final
 
 from edge_gateway.codec import Codec, compile_profile, load_profile
 from edge_gateway.codec.fields import IntegerField
+from edge_gateway.codec.layout import Layout
 from edge_gateway.errors import BenchError
 from edge_gateway.framing import make_framer
 from edge_gateway.records import Chunk, Value
@@ -79,7 +80,7 @@ class VirtualSensor:
         self.latest: Mapping[str, Value] = {}
         """The values of the newest frame."""
         self._codec = _codec_of(profile)
-        self._framer = make_framer(self._codec.profile.framing)
+        self._framer = make_framer(self._codec.profile.line_framing)
         self._frame_name = _sample_frame(self._codec)
         self._signal = signal
         self._rng = rng
@@ -158,7 +159,7 @@ class VirtualSensor:
         wire = self._framer.encode(payload)
         for _ in range(_DRAWS):
             noise = self._rng.randbytes(self._rng.randint(1, _LONGEST_NOISE_BYTES)) + b"\0"
-            framer = make_framer(self._codec.profile.framing)
+            framer = make_framer(self._codec.profile.line_framing)
             if framer.feed([Chunk(0.0, noise)]) == [] and framer.feed([Chunk(0.0, wire)]) == [payload]:
                 return noise
         raise BenchError("no noise is harmless to this framing", where=self.name, remedy="Set noise_share to 0")
@@ -214,8 +215,11 @@ class ClimateSensor(VirtualSensor):
         self.commands: Counter[str] = Counter()
         """Commands carried out, by name."""
         self._room = signal
-        self._commands_in = make_framer(self._codec.profile.framing)
-        self._request = self._codec.profile.layouts["command"]
+        self._commands_in = make_framer(self._codec.profile.line_framing)
+        request = self._codec.profile.layouts["command"]
+        if not isinstance(request, Layout):
+            raise TypeError("a command of the reference sensor has one length")
+        self._request = request
 
     @property
     def relay_closed(self) -> bool:
@@ -228,8 +232,7 @@ class ClimateSensor(VirtualSensor):
 
     def _on_bytes(self, data: bytes) -> None:
         for frame in self._commands_in.feed([Chunk(asyncio.get_running_loop().time(), data)]):
-            checksum = self._request.checksum
-            if not self._request.fits(frame) or checksum is None or not checksum.holds(frame):
+            if not self._request.fits(frame) or not self._request.check_holds(frame):
                 continue
             fields = {
                 slot.field.name: slot.field.value_of(

@@ -124,7 +124,8 @@ def _integer(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 @st.composite
 def _field(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["integer", "integer", "integer", "float", "bcd", "text", "mac", "bytes"]))
+    kinds = ["integer", "integer", "integer", "bool", "float", "bcd", "text", "mac", "uuid", "bytes"]
+    kind = draw(st.sampled_from(kinds))
     keys: dict[str, Any]
     match kind:
         case "integer":
@@ -141,9 +142,12 @@ def _field(draw: st.DrawFn, name: str) -> dict[str, Any]:
                 "length_bytes": draw(st.integers(1, 9)),
                 "encoding": draw(st.sampled_from(["ascii", "utf-8"])),
                 "padding": draw(st.sampled_from([0, 0x20, 0x41, 0xFF])),
+                "expand": draw(st.sampled_from([{}, {1: ".com/", 2: ".com", 0x7E: "www."}])),
             }
-        case "mac":
-            keys = {"type": "mac", **draw(_orders)}
+        case "mac" | "uuid":
+            keys = {"type": kind, **draw(_orders)}
+        case "bool":
+            keys = {"type": "bool", **draw(st.sampled_from([{}, {"sentinel": 0xFF}]))}
         case _:
             keys = {"type": "bytes", "length_bytes": draw(st.integers(1, 9))}
     if not keys.keys() & {"bits", "const"} and draw(st.integers(0, 5)) == 0:

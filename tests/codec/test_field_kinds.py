@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import uuid
 from typing import Any
 
 import pytest
@@ -26,6 +27,25 @@ def field(kind: str, **keys: Any) -> Codec:
 
 def encoded(codec: Codec, value: Value) -> str:
     return codec.encode("only", None, None, {"x": value}).hex(" ")
+
+
+# --- true and false --------------------------------------------------------------------------------------------------
+
+
+def test_true_and_false() -> None:
+    """A byte that is 0 is false, any other is true, and true is written as 1."""
+    codec = field("bool")
+    assert [value_of(codec, bytes([raw])) for raw in (0, 1, 2, 255)] == [False, True, True, True]
+    assert (encoded(codec, False), encoded(codec, True)) == ("00", "01")
+    with pytest.raises(CodecError, match="neither true nor false"):
+        encoded(codec, 2)
+
+
+def test_neither_true_nor_false() -> None:
+    """A byte can say that it is not known, and everything else is true or false all the same."""
+    codec = field("bool", sentinel=0xFF)
+    assert [value_of(codec, bytes([raw])) for raw in (0, 1, 255)] == [False, True, None]
+    assert encoded(codec, None) == "ff"
 
 
 # --- integers --------------------------------------------------------------------------------------------------------
@@ -273,6 +293,26 @@ def test_text_that_would_not_come_back_is_refused(value: Value) -> None:
         encoded(field("text", length_bytes=4), value)
 
 
+def test_text_that_fills_all_its_bytes() -> None:
+    """With `padding: null`, nothing is taken off the end, and nothing is filled up."""
+    codec = field("text", length_bytes=3, padding=None)
+    assert value_of(codec, b"A\0\0") == "A\0\0"
+    assert encoded(codec, "A\0\0") == "41 00 00"
+    for value in ("A\0", "ABCD"):
+        with pytest.raises(CodecError, match="does not fit"):
+            encoded(codec, value)
+
+
+def test_words_that_are_written_short() -> None:
+    """Single bytes stand for words, and words are written as such bytes, the longest first."""
+    codec = field("text", length_bytes="end", padding=None, expand={0: ".com/", 7: ".com", 1: ".org/"})
+    assert value_of(codec, b"a\0b\x07") == "a.com/b.com"
+    assert value_of(codec, b"a.com") == "a.com"
+    assert encoded(codec, "a.com/b.com.org/") == b"a\0b\x07\x01".hex(" ")
+    with pytest.raises(CodecError, match="does not fit"):
+        encoded(codec, "a\0")
+
+
 @pytest.mark.parametrize(("endian", "wire"), [("big", "a1 b2 c3 d4 e5 f6"), ("little", "f6 e5 d4 c3 b2 a1")])
 def test_hardware_addresses(endian: str, wire: str) -> None:
     """A hardware address reads as on the device's label in either order; in capitals it is understood too."""
@@ -281,6 +321,18 @@ def test_hardware_addresses(endian: str, wire: str) -> None:
     assert encoded(codec, "A1:B2:C3:D4:E5:F6") == wire
     with pytest.raises(CodecError, match=r"is not a hardware address\. For instance: a1:b2:c3:d4:e5:f6"):
         encoded(codec, "a1b2c3d4e5f6")
+
+
+@pytest.mark.parametrize("endian", ["big", "little"])
+def test_uuids(endian: str) -> None:
+    """A UUID reads as Python's own prints it, in either order; in capitals it is understood too."""
+    codec = field("uuid", endian=endian)
+    printed = uuid.UUID("f81d4fae-7dec-11d0-a765-00a0c91e6bf6")
+    wire = printed.bytes if endian == "big" else printed.bytes[::-1]
+    assert value_of(codec, wire) == str(printed)
+    assert encoded(codec, str(printed).upper()) == wire.hex(" ")
+    with pytest.raises(CodecError, match="is not a UUID"):
+        encoded(codec, printed.hex)
 
 
 # --- no value, and values that cannot be true ------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from .declarations import profiles
 
 OWN_NAMES = re.compile(
     r"raw_[a-z0-9_]+|part[0-9]_of_(raw_[a-z0-9_]+|check)|labels_[a-z0-9_]+_OF_[a-z0-9_]+|unpack_[a-z0-9_]+"
-    r"|(crc_(8|16|32|64)|sum|xor|fletcher)_[a-z0-9_]+|f16|f32|f64|medfloat16|medfloat32|decimal_of|utf_8_of|rfc3339_m?s"
-    r"|check|decode|frame|frames|length|len|samples|answers|rejects|add_sample|add_answer|add_reject"
-    r"|record|reason|Struct|Labels|Decoded|Sample|Answer|Reject"
+    r"|(crc_(8|16|32|64)|sum|xor|fletcher)_[a-z0-9_]+|f16|f32|f64|medfloat16|medfloat32|decimal_of|utf_8_of|uuid_text"
+    r"|rfc3339_m?s|check|decode|frame|frames|length|len|samples|answers|rejects|add_sample|add_answer|add_reject"
+    r"|record|reason|Struct|Labels|all_labels|Decoded|Sample|Answer|Reject"
 )
-OWN_CALLS = {"unpack", "hex", "append", "rstrip", "isascii", "decode"}
+OWN_CALLS = {"unpack", "hex", "append", "rstrip", "isascii", "decode", "translate"}
 
 
 def profile_with(label: str) -> Profile:

@@ -42,9 +42,9 @@ def test_every_frame_and_command_has_a_vector(name: str) -> None:
     assert heard | set(profile.commands) <= covered
 
 
-def test_the_gateway_ships_three_profiles() -> None:
-    """The reference sensor and two public ones are found without any directory."""
-    assert profile_names() == ["pms5003", "reference-climate", "tfmini"]
+def test_the_gateway_ships_profiles() -> None:
+    """The reference sensor and public ones are found without any directory."""
+    assert {"pms5003", "reference-climate", "tfmini"} <= set(profile_names())
 
 
 def test_documented_example_works() -> None:
@@ -86,7 +86,7 @@ def test_reference_answer_is_the_documented_struct() -> None:
 
 def test_temperatures_are_the_decimals_of_the_wire() -> None:
     """Every raw temperature of the reference frame becomes the float nearest to its decimal, and comes back."""
-    field = load_profile("reference-climate").frames["sample"].named["temperature"]
+    field = load_profile("reference-climate").named("sample")["temperature"]
     for raw in range(-32_767, 32_768):
         assert field.value_of(raw) == float(f"{raw}e-2")  # type: ignore[arg-type] # an integer field takes an int
 

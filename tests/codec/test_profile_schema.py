@@ -9,6 +9,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from edge_gateway.codec import Profile, load, parse_profile, profile_names
+from edge_gateway.config.strict_yaml import parse_yaml
+from edge_gateway.errors import ProfileError
 
 SCHEMA = Draft202012Validator(Profile.model_json_schema())
 
@@ -34,7 +36,7 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize("name", profile_names())
 def test_packaged_profiles_are_valid_to_an_editor(name: str) -> None:
     """No editor underlines anything in a profile that ships with the gateway."""
-    document = yaml.safe_load((load.PACKAGED / f"{name}.yaml").read_text("utf-8"))
+    document = parse_yaml((load.PACKAGED / f"{name}.yaml").read_text("utf-8"), where=name, error_type=ProfileError)
     assert [error.message for error in SCHEMA.iter_errors(document)] == []
 
 

@@ -125,7 +125,7 @@ def test_yaml_examples_are_good(block: Block) -> None:
     document: Any = yaml.safe_load(block.text)
     if isinstance(document, dict) and {"gateway", "links", "uplink"} <= set(document):
         parse_config(document, where=str(block), directory=ROOT)
-    elif isinstance(document, dict) and {"name", "frames"} <= set(document):
+    elif isinstance(document, dict) and "name" in document and {"frames", "decoder", "modbus"} & set(document):
         parse_profile(block.text, str(block))
 
 

@@ -9,11 +9,15 @@ from functools import partial
 from hypothesis import strategies as st
 
 from edge_gateway.framing import Framer
+from edge_gateway.framing.block import BlockFramer
 from edge_gateway.framing.cobs import CobsFramer
 from edge_gateway.framing.delimiter import DelimiterFramer
 from edge_gateway.framing.fixed import FixedFramer
+from edge_gateway.framing.hex_text import HexTextFramer
 from edge_gateway.framing.idle_gap import IdleGapFramer
 from edge_gateway.framing.length_prefixed import LengthPrefixedFramer
+from edge_gateway.framing.modbus_rtu import ModbusRtuFramer
+from edge_gateway.framing.shdlc import ShdlcFramer
 from edge_gateway.framing.slip import SlipFramer
 from edge_gateway.records import Chunk
 
@@ -65,6 +69,7 @@ def with_length(sync: bytes, body: bytes, *, length_adds: int = 0) -> bytes:
 
 
 _COBS_MARKS = (b"\0", b"\1", b"\2", b"\xff", bytes(range(1, 255)), b"\xff" + bytes(range(2, 256)))
+_SHDLC_MARKS = (b"\x7e", b"\x7d", b"\x7d\x5e", b"\x7d\x5d", b"\x11", b"\x13", b"\x7d\x31")
 _SLIP_MARKS = (b"\xc0", b"\xdb", b"\xdc", b"\xdd", b"\xdb\xdc", b"\xdb\xdd")
 _PMS = b"\x42\x4d"
 _LIDAR = b"\x59\x59"
@@ -98,6 +103,16 @@ FRAMINGS = (
         marks=_SLIP_MARKS,
         most_held_bytes=24,
         closing=b"\xc0",
+        lost_frames=0,
+    ),
+    Framing(
+        "shdlc",
+        make=partial(ShdlcFramer, 12),
+        judge=partial(wire_models.shdlc, max_frame_bytes=12),
+        payloads=binary(1, 12, _SHDLC_MARKS),
+        marks=_SHDLC_MARKS,
+        most_held_bytes=24,
+        closing=b"\x7e",
         lost_frames=0,
     ),
     Framing(
@@ -143,6 +158,77 @@ FRAMINGS = (
         marks=(b"\xaa", b"\xbb", b"\xbb\xaa", b"\xaa\xbb\xaa"),
         most_held_bytes=11,
         closing=b"\x00",
+        lost_frames=0,
+    ),
+    Framing(
+        "blocks with a raw byte at their end",
+        make=partial(BlockFramer, start=b"", end=b"\nC\t", tail_bytes=1, tail_until=b"", max_frame_bytes=14),
+        judge=partial(wire_models.block, start=b"", end=b"\nC\t", tail_bytes=1, tail_until=b"", max_frame_bytes=14),
+        payloads=st.builds(
+            lambda body, check: body + b"\nC\t" + check,
+            binary(0, 10, (b"\n", b"C", b"\t")).filter(lambda body: (body + b"\nC\t").find(b"\nC\t") == len(body)),
+            st.sampled_from([b"\n", b"C", b"\t", b":", b"\r"]) | st.binary(min_size=1, max_size=1),
+        ),
+        marks=(b"\n", b"C", b"\t", b"\nC\t", b"\nC\t\n"),
+        most_held_bytes=14,
+        # Whether a tail is awaited or not, the first mark ends, and so does the second.
+        closing=b"\nC\tx\nC\tx",
+        lost_frames=0,
+    ),
+    Framing(
+        "telegrams with a start and a checksum up to the line's end",
+        make=partial(BlockFramer, start=b"/", end=b"\n!", tail_bytes=0, tail_until=b"\r\n", max_frame_bytes=14),
+        judge=partial(wire_models.block, start=b"/", end=b"\n!", tail_bytes=0, tail_until=b"\r\n", max_frame_bytes=14),
+        payloads=st.builds(
+            lambda body, check: b"/" + body + b"\n!" + check,
+            binary(0, 7, (b"\n", b"!", b"\r")).filter(without(b"/", b"\n!")),
+            binary(0, 4, (b"\r", b"/")).filter(lambda tail: (tail + b"\r\n").find(b"\r\n") == len(tail)),
+        ).filter(without(b"\n!!")),
+        marks=(b"/", b"\n", b"!", b"\n!", b"\r", b"\r\n"),
+        most_held_bytes=15,
+        closing=b"\r\n",
+        lost_frames=0,
+    ),
+    Framing(
+        "long start, mark that overlaps both itself and the start",
+        make=partial(
+            BlockFramer, start=b"\xbb\xaa", end=b"\xaa\xbb\xaa", tail_bytes=2, tail_until=b"", max_frame_bytes=10
+        ),
+        judge=partial(
+            wire_models.block,
+            start=b"\xbb\xaa",
+            end=b"\xaa\xbb\xaa",
+            tail_bytes=2,
+            tail_until=b"",
+            max_frame_bytes=10,
+        ),
+        payloads=st.builds(
+            lambda body, tail: b"\xbb\xaax" + body + b"\xaa\xbb\xaa" + tail,
+            binary(0, 2, (b"a",)).filter(without(b"\xaa", b"\xbb")),
+            st.binary(min_size=2, max_size=2),
+        ),
+        marks=(b"\xaa", b"\xbb", b"\xbb\xaa", b"\xaa\xbb\xaa"),
+        most_held_bytes=10,
+        closing=b"\x00\x00",
+        lost_frames=0,
+    ),
+    Framing(
+        "digits of a card reader",
+        make=partial(HexTextFramer, end=b"\x03", start=b"\x02", strip=b"", max_frame_bytes=6),
+        judge=partial(wire_models.hex_text, end=b"\x03", start=b"\x02", strip=b"", max_frame_bytes=6),
+        payloads=binary(1, 6, (b"\x02", b"\x03")),
+        marks=(b"\x02", b"\x03", b"0", b"aF", b"\x020\x03", b"\x0200\x03"),
+        most_held_bytes=13,
+        lost_frames=0,
+    ),
+    Framing(
+        "lines of digits",
+        make=partial(HexTextFramer, end=b"\n", start=b"", strip=b"\r", max_frame_bytes=6),
+        judge=partial(wire_models.hex_text, end=b"\n", start=b"", strip=b"\r", max_frame_bytes=6),
+        payloads=binary(1, 6, (b"\n",)),
+        marks=(b"\r", b"\n", b"0", b"aF", b"00\r\n", b"00\n"),
+        most_held_bytes=13,
+        closing=b"\n",
         lost_frames=0,
     ),
     Framing(
@@ -256,6 +342,15 @@ FRAMINGS = (
     Framing(
         "idle gap",
         make=partial(IdleGapFramer, silence_s=SILENCE_S, max_frame_bytes=12),
+        judge=partial(wire_models.idle_gap, silence_s=SILENCE_S, max_frame_bytes=12),
+        payloads=binary(1, 12, (b"\0",)),
+        marks=(b"\0",),
+        most_held_bytes=12,
+        silent_between=True,
+    ),
+    Framing(
+        "modbus rtu, nothing asked",
+        make=partial(ModbusRtuFramer, silence_s=SILENCE_S, max_frame_bytes=12),
         judge=partial(wire_models.idle_gap, silence_s=SILENCE_S, max_frame_bytes=12),
         payloads=binary(1, 12, (b"\0",)),
         marks=(b"\0",),

@@ -7,7 +7,7 @@ it can share no mistake with a framer that does both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_gateway.records import Chunk
 
@@ -117,6 +117,46 @@ def slip(chunks: list[Chunk], max_frame_bytes: int) -> Fate:
     return fate
 
 
+def shdlc(chunks: list[Chunk], max_frame_bytes: int) -> Fate:
+    fate = Fate()
+    payload: list[int] = []
+    wire_bytes = 0
+    escaped = broken = False
+    for byte in joined(chunks):
+        wire_bytes += 1
+        if byte == 0x7E:
+            if wire_bytes - 1 > 2 * max_frame_bytes:
+                fate.oversized += 1
+                fate.noise_bytes += wire_bytes
+            elif broken or escaped:
+                fate.malformed += 1
+                fate.noise_bytes += wire_bytes
+            elif len(payload) > max_frame_bytes:
+                fate.oversized += 1
+                fate.noise_bytes += wire_bytes
+            elif not payload:
+                fate.passed_over_bytes += wire_bytes
+            else:
+                fate.deliver(bytes(payload), wire_bytes)
+            payload, wire_bytes, escaped, broken = [], 0, False, False
+        elif escaped:
+            escaped = False
+            if byte ^ 0x20 in (0x7E, 0x7D, 0x11, 0x13):
+                payload.append(byte ^ 0x20)
+            else:
+                broken = True
+        elif byte == 0x7D:
+            escaped = True
+        else:
+            payload.append(byte)
+    if wire_bytes > 2 * max_frame_bytes:
+        fate.oversized += 1
+        fate.noise_bytes += wire_bytes
+    else:
+        fate.held_bytes += wire_bytes
+    return fate
+
+
 def delimited(chunks: list[Chunk], delimiter: bytes, strip: bytes, max_frame_bytes: int) -> Fate:
     """Without a start. While an oversized frame is skipped, the bytes that may be a delimiter begun are held."""
     fate = Fate()
@@ -173,6 +213,66 @@ def started(chunks: list[Chunk], delimiter: bytes, start: bytes, strip: bytes, m
     else:
         fate.held_bytes += min(len(piece), len(start) - 1 + overlap_bytes)
     fate.noise_bytes += len(piece) - fate.held_bytes
+    return fate
+
+
+def block(
+    chunks: list[Chunk], start: bytes, end: bytes, tail_bytes: int, tail_until: bytes, max_frame_bytes: int
+) -> Fate:
+    fate = Fate()
+    stream = joined(chunks)
+    while end in stream:
+        before, _, behind = stream.partition(end)
+        junk, found, body = before.rpartition(start) if start else (b"", b"", before)
+        if start and not found:
+            fate.noise_bytes += len(before + end)
+            stream = behind
+            continue
+        head = found + body + end
+        fate.noise_bytes += len(junk)
+        stream = head + behind
+        tail, mark, rest = behind.partition(tail_until) if tail_until else (behind[:tail_bytes], b"", b"")
+        is_whole = bool(mark) if tail_until else len(behind) >= tail_bytes
+        # A tail that is not there yet may still be too long already.
+        known_bytes = len(head + tail) if tail_until else len(head) + tail_bytes
+        most_bytes = max_frame_bytes if is_whole or not tail_until else max_frame_bytes + len(tail_until) - 1
+        if known_bytes > most_bytes:
+            fate.oversized += 1
+            fate.noise_bytes += len(head)
+            stream = behind
+        elif is_whole:
+            fate.deliver(head + tail, len(head + tail + mark))
+            stream = rest if tail_until else behind[tail_bytes:]
+        else:
+            fate.held_bytes = len(stream)
+            return fate
+    overlap_bytes = len(end) - 1
+    before, found, _ = stream[: max(len(stream) - overlap_bytes, 0)].rpartition(start) if start else (b"", b"x", b"")
+    if found and len(stream) - len(before) < max_frame_bytes:
+        fate.held_bytes = len(stream) - len(before)
+    else:
+        fate.held_bytes = min(len(stream), max(len(start) - 1, 0) + overlap_bytes)
+    fate.noise_bytes += len(stream) - fate.held_bytes
+    return fate
+
+
+def hex_text(chunks: list[Chunk], end: bytes, start: bytes, strip: bytes, max_frame_bytes: int) -> Fate:
+    digits_bytes = len(start) + 2 * max_frame_bytes + len(strip)
+    pieces = started(chunks, end, start, b"", digits_bytes) if start else delimited(chunks, end, b"", digits_bytes)
+    fate = replace(pieces, frames=[], frame_wire_bytes=0)
+    for piece in pieces.frames:
+        digits = piece.removesuffix(strip)[len(start) :]
+        wire_bytes = len(piece + end)
+        if not digits and not start:
+            fate.passed_over_bytes += wire_bytes
+        elif not digits or len(digits) % 2 or any(byte not in b"0123456789abcdefABCDEF" for byte in digits):
+            fate.malformed += 1
+            fate.noise_bytes += wire_bytes
+        elif len(digits) > 2 * max_frame_bytes:
+            fate.oversized += 1
+            fate.noise_bytes += wire_bytes
+        else:
+            fate.deliver(bytes.fromhex(digits.decode()), wire_bytes)
     return fate
 
 

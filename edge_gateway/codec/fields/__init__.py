@@ -17,13 +17,13 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from edge_gateway.codec.fields.byte_strings import BytesField, MacField, TextField
+from edge_gateway.codec.fields.byte_strings import BytesField, MacField, TextField, UuidField
 from edge_gateway.codec.fields.floats import FloatField
 from edge_gateway.codec.fields.integers import BcdField, BitField, IntegerField
 from edge_gateway.codec.fields.whole_numbers import RawRange, Valid, WholeNumber
 from edge_gateway.codec.fields.wire import Endian, FieldName, Misdeclared, Unit
 
-AnyField: TypeAlias = IntegerField | FloatField | BcdField | TextField | MacField | BytesField
+AnyField: TypeAlias = IntegerField | FloatField | BcdField | TextField | MacField | UuidField | BytesField
 """Whatever takes bytes of a frame."""
 
 FieldSpec: TypeAlias = Annotated[AnyField, Field(discriminator="type")]
@@ -48,6 +48,7 @@ __all__ = [
     "RawRange",
     "TextField",
     "Unit",
+    "UuidField",
     "Valid",
     "WholeNumber",
 ]

@@ -20,7 +20,7 @@ from edge_gateway.errors import CodecError
 from edge_gateway.records import Value
 
 IntegerType = Literal[
-    "u8", "u16", "u24", "u32", "u40", "u48", "u56", "u64", "i8", "i16", "i24", "i32", "i40", "i48", "i56", "i64"
+    "u8", "u16", "u24", "u32", "u40", "u48", "u56", "u64", "i8", "i16", "i24", "i32", "i40", "i48", "i56", "i64", "bool"
 ]
 
 
@@ -65,7 +65,7 @@ class BitField(WholeNumber):
 
 
 class IntegerField(WholeNumber, WireField[int]):
-    """A whole number of 1 to 8 bytes, or several bit fields in one."""
+    """A whole number of 1 to 8 bytes, or several bit fields in one; as `bool`, one byte that is 0 or not."""
 
     type: IntegerType
     endian: Endian | None = None
@@ -82,7 +82,12 @@ class IntegerField(WholeNumber, WireField[int]):
     @property
     def size_bytes(self) -> int:
         """How many bytes of the frame it takes."""
-        return int(self.type[1:]) // 8
+        return 1 if self.is_bool else int(self.type[1:]) // 8
+
+    @property
+    def is_bool(self) -> bool:
+        """Whether the value is true or false."""
+        return self.type == "bool"
 
     @property
     def is_signed(self) -> bool:
@@ -122,6 +127,10 @@ class IntegerField(WholeNumber, WireField[int]):
         if self.epoch is not None and (self.enum or self.unit or self.is_scaled or self.valid):
             raise Misdeclared(
                 "a time has no enum, unit, scale, offset or `valid`", key="epoch", remedy="Keep `epoch`, or the others"
+            )
+        if self.is_bool and (self.enum or self.unit or self.is_scaled or self.epoch or self.bits):
+            raise Misdeclared(
+                "true and false have no other meaning", key="type", remedy="Use u8, or keep the sentinel alone"
             )
         self._check_bits()
         return self
@@ -167,6 +176,8 @@ class IntegerField(WholeNumber, WireField[int]):
         return rfc3339_s(raw) if self.epoch == "unix-s" else rfc3339_ms(raw)
 
     def _steps_of(self, value: Value, exact: bool) -> int:
+        if self.is_bool and value not in (False, True):
+            raise CodecError(f"{value!r} is neither true nor false", where=self.name, remedy="Possible: false, true")
         if self.epoch is None:
             return super()._steps_of(value, exact)
         try:

@@ -104,7 +104,7 @@ class Valid(Settings):
         return " ".join(f"{word} {end}" for word, end in ends if end is not None)
 
 
-def _one_or_many(value: Any) -> Any:
+def one_or_many(value: Any) -> Any:
     """Let `sentinel: 65535` stand for a list of one."""
     return value if isinstance(value, (list, tuple)) else [value]
 
@@ -113,8 +113,8 @@ def _sentinel_kind(value: Any) -> str:
     return "RawRange" if isinstance(value, (dict, RawRange)) else "int"
 
 
-class _OneOrManySchema:
-    """Tells editors what `_one_or_many` tells pydantic."""
+class OneOrManySchema:
+    """Tells editors what `one_or_many` tells pydantic."""
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         many = handler(core_schema)
@@ -154,7 +154,7 @@ class WholeNumber(Named, ABC):
     """The value of one raw step, as an exact decimal."""
     offset: Scale = Decimal(0)
     """Added after scaling, in the value's unit."""
-    sentinel: Annotated[tuple[Sentinel, ...], BeforeValidator(_one_or_many), _OneOrManySchema()] = ()
+    sentinel: Annotated[tuple[Sentinel, ...], BeforeValidator(one_or_many), OneOrManySchema()] = ()
     """Raw numbers, or ranges of them, that mean "no value"; they become null."""
     valid: Valid | None = None
     """Which values can be true, in the value's unit; `sentinel` comes first."""

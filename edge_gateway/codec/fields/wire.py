@@ -11,7 +11,7 @@ import difflib
 from abc import ABC, abstractmethod
 from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from edge_gateway.codec.units import MISTAKEN_UNITS, SENML_UNITS
 from edge_gateway.config.link import Settings
@@ -26,6 +26,10 @@ FieldName = Annotated[
 """The name of a value: lower case letters, digits and `_`; it becomes a key in JSON and a word in rules."""
 
 Raw = TypeVar("Raw", int, float, bytes)
+
+
+Length: TypeAlias = Annotated[int, Field(ge=1, le=65_536)] | FieldName
+"""How many bytes: a number, the name of a field before it that says so, or `end` for all that are left."""
 
 
 class Misdeclared(ValueError):
@@ -70,13 +74,36 @@ class Named(Settings):
         return False
 
 
-class WireField(Named, ABC, Generic[Raw]):
+class Presence(Settings):
+    """When an item of a frame is there at all."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    condition: str | None = Field(default=None, alias="if", max_length=4096, examples=["has_pressure"])
+    """A CEL expression over the values of fields before it: only if it is true, the item is there."""
+    since: int | None = Field(default=None, ge=0)
+    """The first version of the frame that has it."""
+    until_version: int | None = Field(default=None, ge=0)
+    """The last version of the frame that has it."""
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a frame can be without it."""
+        return self.condition is not None or self.since is not None or self.until_version is not None
+
+
+class WireField(Named, Presence, ABC, Generic[Raw]):
     """A field with bytes of its own. `endian` is always the frame's; a field that has its own order knows better."""
 
     @property
     @abstractmethod
     def size_bytes(self) -> int:
-        """How many bytes of the frame it takes."""
+        """How many bytes of the frame it takes; 0 if only the frame says so."""
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether it always takes `size_bytes`."""
+        return True
 
     @abstractmethod
     def pack(self, raw: Raw, endian: Endian) -> bytes:

@@ -5,14 +5,26 @@ Whoever checks a profile lays this page beside the manufacturer's and compares r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import orjson
 
-from edge_gateway.codec.fields import NamedField, RawRange, Valid
-from edge_gateway.codec.generated.shapes import unit_of
-from edge_gateway.codec.layout import Layout, Slot
-from edge_gateway.codec.profile import Argument, ArgumentReference, CommandVector, FrameVector, Profile
+from edge_gateway.codec.generated.markdown_frames import fixed_frame, length_words, part_of_profile, planned_frame
+from edge_gateway.codec.generated.markdown_lines import text_frame
+from edge_gateway.codec.generated.markdown_text import cell, table
+from edge_gateway.codec.layout import Layout
+from edge_gateway.codec.profile import (
+    Argument,
+    ArgumentReference,
+    CommandVector,
+    DecoderVector,
+    FrameVector,
+    Profile,
+)
+from edge_gateway.codec.structure.plan import Plan
+from edge_gateway.codec.text import TextFrame
+from edge_gateway.config.link import Settings
 
 _ROLES = {"sample": "measured values", "answer": "what the device says to a command", "request": "sent to the device"}
 
@@ -24,15 +36,19 @@ def profile_markdown(profile: Profile) -> str:
 
 def _lines(profile: Profile) -> Iterator[str]:
     manual = profile.source
-    yield f"# {_cell(profile.title)}"
+    yield f"# {cell(profile.title)}"
     yield ""
-    yield f"Profile `{profile.name}`, version {profile.version}. Source: {_cell(manual.document)}" + (
-        f", {_cell(manual.pages)}." if manual.pages else "."
+    yield f"Profile `{profile.name}`, version {profile.version}. Source: {cell(manual.document)}" + (
+        f", {cell(manual.pages)}." if manual.pages else "."
     )
     yield ""
-    yield from _table(("Setting", "Value"), _settings(profile))
-    for name, layout in profile.layouts.items():
-        yield from ("", *_frame(profile, name, layout))
+    yield from table(("Setting", "Value"), _settings(profile))
+    for name in profile.frames:
+        yield from ("", *_frame(profile, name))
+    for name in profile.parts:
+        yield from ("", f"## Part `{name}`", "", *part_of_profile(profile, name))
+    if profile.polls:
+        yield from ("", *_polls(profile))
     if profile.commands:
         yield from ("", *_commands(profile))
     if profile.vectors:
@@ -43,71 +59,64 @@ def _settings(profile: Profile) -> Iterator[tuple[str, str]]:
     if profile.line is not None:
         line = profile.line
         yield "line", f"{line.baud} baud, {line.data_bits} data bits, parity {line.parity}, {line.stop_bits} stop bits"
-    framing = profile.framing.model_dump(exclude={"kind"}, exclude_none=True)
-    yield "framing", ", ".join([profile.framing.kind, *(f"`{key}` {value}" for key, value in framing.items())])
+    if profile.framing is not None:
+        yield "framing", ", ".join([profile.framing.kind, *_keys(profile.framing)])
+    if profile.radio is not None:
+        yield "radio", ", ".join(_keys(profile.radio))
+    if profile.decoder is not None:
+        yield "decoded by code", ", ".join([f"`{profile.decoder}`", *(f"`{key}`" for key in profile.options)])
     if profile.identity:
         yield "device's address", f"`{profile.identity}`"
     if profile.sequence:
         yield "frame counter", f"`{profile.sequence}`"
+    if profile.time is not None:
+        yield "time of measurement", ", ".join(_keys(profile.time))
+    for rule in profile.replay:
+        yield "replay", ", ".join(_keys(rule))
+    if profile.key_names:
+        yield "keys", ", ".join(f"`{name}`" for name in sorted(profile.key_names))
 
 
-def _frame(profile: Profile, name: str, layout: Layout) -> Iterator[str]:
-    frame = profile.frames[name]
+def _keys(settings: Settings) -> Iterator[str]:
+    """The keys of a setting and what was said for them, but the kind."""
+    for key, value in settings.model_dump(mode="json", exclude={"kind"}, exclude_none=True).items():
+        if value not in ([], {}, ""):
+            yield f"`{key}` {cell(_shown(value))}"
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
+
+
+def _frame(profile: Profile, name: str) -> Iterator[str]:
+    frame, layout = profile.frames[name], profile.layouts[name]
+    role = f"{_ROLES[frame.role].capitalize()}."
+    description = f" {cell(frame.description)}" if frame.description else ""
     yield f"## Frame `{name}`"
     yield ""
-    yield f"{_ROLES[frame.role].capitalize()}. {layout.length_bytes} bytes, {layout.endian} endian." + (
-        f" {_cell(frame.description)}" if frame.description else ""
-    )
+    if isinstance(frame, TextFrame):
+        yield f"{role}{description}"
+        yield ""
+        yield from text_frame(profile, frame)
+    elif isinstance(layout, Layout):
+        yield f"{role} {length_words(layout)}, {layout.endian} endian.{description}"
+        yield ""
+        yield from fixed_frame(profile, layout)
+    elif isinstance(layout, Plan):
+        yield f"{role} {length_words(layout)}, {layout.endian} endian.{description}"
+        yield ""
+        yield from planned_frame(profile, frame)
+
+
+def _polls(profile: Profile) -> Iterator[str]:
+    yield "## Polls"
     yield ""
-    rows: list[tuple[str, ...]] = []
-    for slot in layout.slots:
-        rows += _slot_rows(profile, name, layout, slot)
-    if layout.checksum is not None:
-        check = layout.checksum
-        name_of_check = "checksum" if check.field == "checksum" else f"`{check.field}`"
-        covers = "" if (check.covers_start, check.covers_end) == (0, check.start) else "; over bytes "
-        meaning = f"{check.name}{covers}" + (_place(check.covers_start, check.covers_end) if covers else "")
-        rows.append((_place(check.start, check.end), f"u{8 * (check.end - check.start)}", name_of_check, "", meaning))
-    # A checksum may stand before the last field.
-    rows.sort(key=lambda row: int(row[0].partition("-")[0]))
-    yield from _table(("Bytes", "Type", "Field", "Unit", "Meaning"), rows)
-
-
-def _slot_rows(profile: Profile, frame_name: str, layout: Layout, slot: Slot) -> Iterator[tuple[str, ...]]:
-    spec = slot.field
-    place = _place(slot.start, slot.end)
-    constant = slot.constant(layout.endian)
-    meaning = f"always `{constant.hex(' ')}`" if constant is not None else _meaning(profile, frame_name, spec)
-    yield place, spec.type, f"`{spec.name}`", unit_of(spec) or "", meaning
-    for part in getattr(spec, "bits", ()):
-        last = part.bit + part.width - 1
-        bits = f"bit {part.bit}" if part.width == 1 else f"bits {part.bit}-{last}"
-        yield place, bits, f"`{part.name}`", part.unit or "", _meaning(profile, frame_name, part)
-
-
-def _meaning(profile: Profile, frame_name: str, spec: NamedField) -> str:
-    notes = [_cell(spec.description)] if spec.description else []
-    scale, offset = getattr(spec, "scale", 1), getattr(spec, "offset", 0)
-    if scale != 1 or offset != 0:
-        notes.append(f"raw x {scale}" + (f" {'+' if offset > 0 else '-'} {abs(offset)}" if offset else ""))
-    enum: dict[int, str] = getattr(spec, "enum", {})
-    if enum:
-        notes.append(", ".join(f"{code} `{_cell(label)}`" for code, label in enum.items()))
-    sentinels: Sequence[object] = getattr(spec, "sentinel", ())
-    if sentinels:
-        codes = (f"{each.minimum} to {each.maximum}" if isinstance(each, RawRange) else str(each) for each in sentinels)
-        notes.append(f"{', '.join(codes)}: no value")
-    valid: Valid | None = getattr(spec, "valid", None)
-    if valid is not None:
-        otherwise = "no value" if valid.otherwise == "null" else "the frame is rejected"
-        notes.append(f"valid is {valid}, otherwise {otherwise}")
-    if spec.name == profile.identity:
-        notes.append("the device's address")
-    elif spec.name == profile.sequence:
-        notes.append("counts frames")
-    elif not getattr(spec, "bits", ()) and spec.name not in profile.values_of(frame_name):
-        notes.append("not reported")
-    return "; ".join(notes)
+    rows = []
+    for name, poll in profile.polls.items():
+        sets = ", ".join(f"`{field}` = {value}" for field, value in poll.set.items())
+        asked = f"`{poll.frame}`" + (f": {sets}" if sets else "")
+        rows.append((f"`{name}`", cell(poll.description), asked, f"`{poll.answer}`", f"{poll.every_s:g} s"))
+    yield from table(("Poll", "Meaning", "Request", "Answer", "Every"), rows)
 
 
 def _commands(profile: Profile) -> Iterator[str]:
@@ -121,15 +130,15 @@ def _commands(profile: Profile) -> Iterator[str]:
         )
         arguments = "<br>".join(_argument(key, argument) for key, argument in command.arguments.items())
         answer = f"`{command.answer.frame}`" if command.answer else "none"
-        rows.append((f"`{name}`", _cell(command.description), arguments, f"`{command.frame}`: {sets}", answer))
-    yield from _table(("Command", "Meaning", "Arguments", "Frame", "Answer"), rows)
+        rows.append((f"`{name}`", cell(command.description), arguments, f"`{command.frame}`: {sets}", answer))
+    yield from table(("Command", "Meaning", "Arguments", "Frame", "Answer"), rows)
 
 
 def _argument(name: str, argument: Argument) -> str:
     least, most = argument.minimum, argument.maximum
     bounds = f" from {least}" * (least is not None) + f" to {most}" * (most is not None)
     unit = f" {argument.unit}" if argument.unit else ""
-    description = f": {_cell(argument.description)}" if argument.description else ""
+    description = f": {cell(argument.description)}" if argument.description else ""
     return f"`{name}` {argument.type}{bounds}{unit}{description}"
 
 
@@ -138,27 +147,31 @@ def _vectors(profile: Profile) -> Iterator[str]:
     for vector in profile.vectors:
         match vector:
             case FrameVector():
-                head, meant = f"Frame `{vector.frame}`", {**vector.values}
+                yield from _vector(f"Frame `{vector.frame}`{_address(vector.address)}", vector.source, vector.hex)
+                yield from (f"key {name} = {key}" for name, key in vector.keys.items())
+                yield from _values(vector.values, vector.reject)
             case CommandVector():
-                head, meant = f"Command `{vector.command}`", {**vector.arguments}
-        address = "" if vector.address is None else f", address {vector.address}"
-        yield from ("", f"{head}{address}. {_cell(vector.source)}:", "", "```text")
-        yield bytes.fromhex(vector.hex).hex(" ")
-        yield from (f"{name} = {orjson.dumps(value).decode()}" for name, value in meant.items())
+                yield from _vector(f"Command `{vector.command}`{_address(vector.address)}", vector.source, vector.hex)
+                yield from _values({**vector.arguments}, None)
+            case DecoderVector():
+                yield from _vector("Frame", vector.source, vector.hex, vector.text)
+                for sample in vector.samples:
+                    yield f"address = {orjson.dumps(sample.address).decode()}"
+                    yield from _values(sample.values, None)
+                yield from _values({}, vector.reject)
         yield "```"
 
 
-def _place(start: int, end: int) -> str:
-    return str(start) if end == start + 1 else f"{start}-{end - 1}"
+def _vector(head: str, source: str, digits: str, text: str = "") -> Iterator[str]:
+    yield from ("", f"{head}. {cell(source)}:", "", "```text")
+    yield bytes.fromhex(digits).hex(" ") if digits else orjson.dumps(text).decode()
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+def _address(address: int | str | None) -> str:
+    return "" if address is None else f", address {address}"
 
 
-def _cell(text: str) -> str:
-    """Text of a profile, made harmless to the table and the page it stands in."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _values(values: dict[str, Any], reject: str | None) -> Iterator[str]:
+    yield from (f"{name} = {orjson.dumps(value).decode()}" for name, value in values.items())
+    if reject is not None:
+        yield f"rejected: {reject}"

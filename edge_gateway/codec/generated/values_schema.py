@@ -7,39 +7,48 @@ lets everybody ignore a keyword it does not have.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
-from edge_gateway.codec.fields import NamedField
+from edge_gateway.codec.generated.outline import outline
 from edge_gateway.codec.generated.shapes import (
     UNNAMED_CODE_PATTERN,
     AnyShape,
     LabelShape,
+    ListShape,
+    MappingShape,
+    Meaning,
+    Member,
     NumberShape,
+    Shape,
     TextShape,
     TimeShape,
     TruthShape,
-    can_be_null,
-    shape_of,
-    unit_of,
 )
 from edge_gateway.codec.profile import Profile
+
+_AGAIN = "(?:[2-9]|[1-9][0-9]+)"
+_ANY_NUMBER = "-?[0-9]+"
 
 
 def values_schema(profile: Profile) -> dict[str, Any]:
     """The JSON Schema (2020-12) of the `values` of a reading.
 
     Returns:
-        An object schema; with several kinds of sample frames, the choice among theirs.
+        An object schema; with several kinds of sample frames, the choice among theirs. Where code decodes, any object.
 
     Source: https://json-schema.org/draft/2020-12/schema; units by RFC 8428 and RFC 8798.
     """
-    samples = [
-        _frame_schema(profile, name, frame.description)
-        for name, frame in profile.frames.items()
-        if frame.role == "sample"
-    ]
+    samples = []
+    for name, frame in profile.frames.items():
+        if frame.role == "sample":
+            description = {"description": frame.description} if frame.description else {}
+            samples.append(description | _mapping_schema(outline(profile, name)))
     body: dict[str, Any] = {"anyOf": samples}
-    if len(samples) < 2:
+    if profile.decoder is not None:
+        body = {"type": "object"}
+    elif len(samples) < 2:
         # A device that only answers has no readings: nothing is valid.
         body = samples[0] if samples else {"not": {}}
     return {
@@ -50,31 +59,55 @@ def values_schema(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _frame_schema(profile: Profile, frame_name: str, description: str) -> dict[str, Any]:
-    values = profile.values_of(frame_name)
-    schema: dict[str, Any] = {"description": description} if description else {}
-    return schema | {
+def _mapping_schema(mapping: MappingShape) -> dict[str, Any]:
+    """An object's schema; names with numbers, which nobody can list, are patterns."""
+    plain: dict[str, list[Meaning]] = {}
+    for member in mapping.members:
+        if not member.is_numbered:
+            plain.setdefault(member.name, []).extend(member.meanings)
+    patterns: dict[str, list[Meaning]] = {}
+    for member in mapping.members:
+        if member.is_numbered or member.can_come_again:
+            number = _ANY_NUMBER if member.is_numbered else _AGAIN
+            pattern = re.compile(f"^{member.name}_{number}$")
+            # A pattern holds beside a property, so a name with a meaning of its own is left out of it.
+            others = [name for name in plain if pattern.match(name)]
+            for name in others:
+                plain[name].extend(member.meanings)
+            but_not = f"(?!(?:{'|'.join(others)})$)" if others else ""
+            patterns.setdefault(f"^{but_not}{member.name}_{number}$", []).extend(member.meanings)
+    schema: dict[str, Any] = {
         "type": "object",
-        "properties": {name: field_schema(spec) for name, spec in values.items()},
-        "required": list(values),
-        "additionalProperties": False,
+        "properties": {name: _meanings_schema(meanings) for name, meanings in plain.items()},
     }
+    if patterns:
+        schema["patternProperties"] = {key: _meanings_schema(meanings) for key, meanings in patterns.items()}
+    return schema | {"required": [*_always_there(mapping.members)], "additionalProperties": False}
 
 
-def field_schema(spec: NamedField) -> dict[str, Any]:
-    """The JSON Schema of one field's value."""
-    schema = _shape_schema(spec)
-    if can_be_null(spec) and schema:
+def _always_there(members: Iterable[Member]) -> Iterable[str]:
+    return (member.name for member in members if member.is_always_there and not member.is_numbered)
+
+
+def _meanings_schema(meanings: Iterable[Meaning]) -> dict[str, Any]:
+    schemas = [meaning_schema(meaning) for meaning in dict.fromkeys(meanings)]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def meaning_schema(meaning: Meaning) -> dict[str, Any]:
+    """The JSON Schema of one value."""
+    schema = _shape_schema(meaning.shape)
+    if meaning.can_be_null and schema:
         schema = _or_null(schema)
-    if unit_of(spec):
-        schema["unit"] = unit_of(spec)
-    if spec.description:
-        schema["description"] = spec.description
+    if meaning.unit:
+        schema["unit"] = meaning.unit
+    if meaning.description:
+        schema["description"] = meaning.description
     return schema
 
 
-def _shape_schema(spec: NamedField) -> dict[str, Any]:
-    match shape_of(spec):
+def _shape_schema(shape: Shape) -> dict[str, Any]:
+    match shape:
         case TruthShape():
             return {"type": "boolean"}
         case NumberShape(is_whole, least, most):
@@ -90,6 +123,12 @@ def _shape_schema(spec: NamedField) -> dict[str, Any]:
             return {"type": "string", "pattern": pattern}
         case TimeShape():
             return {"type": "string", "format": "date-time"}
+        case MappingShape():
+            return _mapping_schema(shape)
+        case ListShape(element, least_count, most_count):
+            listed = {"type": "array", "items": meaning_schema(element)}
+            counts = {"minItems": least_count or None, "maxItems": most_count}
+            return listed | {key: count for key, count in counts.items() if count is not None}
         case AnyShape():
             return {}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_gateway.codec import compile_profile, load_profile, parse_profile, profile_names
 from edge_gateway.codec.fields import BitField
 from edge_gateway.codec.generated import ProfileSignal
-from edge_gateway.codec.profile import Profile
+from edge_gateway.codec.profile import Profile, is_field
 from edge_gateway.errors import CodecError
 from edge_gateway.framing import make_framer
 from edge_gateway.testbench.sensor_line import MemoryLine
@@ -76,8 +76,8 @@ def test_any_profile_has_a_signal(profile: Profile, seed: int) -> None:
         if frame.role != "sample":
             continue
         signal = ProfileSignal(profile, random.Random(seed), frame=name)
-        who = frame.named["who"]
-        assert not isinstance(who, BitField)
+        who = profile.named(name)["who"]
+        assert is_field(who) and not isinstance(who, BitField)
         address = who.value_in(who.blank("big"), "big")
         assert isinstance(address, int | str)
         for at_s in (0.0, 1.0, 1e6):

@@ -51,7 +51,7 @@ def test_the_shape_of_each_kind(spec: NamedField, shape: Shape) -> None:
 
 def test_null_and_unit() -> None:
     """A sentinel makes null possible, and so does a float; bytes are never null."""
-    named = load_profile("reference-climate").frames["sample"].named
+    named = load_profile("reference-climate").named("sample")
     assert can_be_null(named["temperature"])
     assert not can_be_null(named["battery"])
     assert can_be_null(FloatField.model_validate({"name": "a", "type": "f64"}))

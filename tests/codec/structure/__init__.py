@@ -1,0 +1,1 @@
+"""Frames whose parts have no fixed place."""
