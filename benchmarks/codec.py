@@ -16,6 +16,10 @@ each of them to the end of three ways:
 Before the first round all three must give the same bytes, and refuse the same damage. Then they take turns, so that
 what else the machine does touches all alike; compared are medians of the rounds.
 
+Frames of no fixed length have a table of their own, gateway against by hand, to JSON: BTHome's tagged items, and a
+heart rate whose flags say what follows. Both decoders know all that the frames carry and check all lengths; the one by
+hand knows a dozen of BTHome's kinds of items, the gateway all of them.
+
     python benchmarks/codec.py --json result.json
 
 Needs construct (`pip install construct`).
@@ -232,6 +236,152 @@ CONTESTANTS = (GATEWAY, BY_HAND, CONSTRUCT)
 TABLES = {"records": "bytes to records", "json": "bytes to JSON", "values": "bytes to values"}
 
 
+# --- frames of no fixed length ---------------------------------------------------------------------------------------
+
+_tagged = compile_profile(load_profile("bthome-v2"))
+_conditional = compile_profile(load_profile("gatt-sensors"))
+_SENDER = bytes.fromhex("a1b2c3d4e5f6")
+_OBJECTS = {
+    0x00: ("packet_id", 1, False, 1),
+    0x01: ("battery", 1, False, 1),
+    0x02: ("temperature", 2, True, 100),
+    0x03: ("humidity", 2, False, 100),
+    0x04: ("pressure", 3, False, 100),
+    0x05: ("illuminance", 3, False, 100),
+    0x08: ("dew_point", 2, True, 100),
+    0x0A: ("energy", 3, False, 1000),
+    0x0B: ("power", 3, False, 100),
+    0x0C: ("voltage", 2, False, 1000),
+    0x12: ("co2", 2, False, 1),
+    0x43: ("current", 2, False, 1000),
+}
+"""Name, bytes, whether it has a sign, and divisor of some of BTHome's objects."""
+
+
+def gateway_tagged(frames: Sequence[bytes]) -> bytes:
+    """BTHome by its profile."""
+    return orjson.dumps([sample.values for sample in _tagged.decode(frames).samples])
+
+
+def by_hand_tagged(frames: Sequence[bytes]) -> bytes:
+    """BTHome by a table of its objects."""
+    decoded = []
+    for frame in frames:
+        end = len(frame)
+        if end < 9 or frame[6:8] != b"\xd2\xfc" or frame[8] >> 5 != 2 or frame[8] & 3:
+            continue
+        values: Values = {"trigger_based": frame[8] & 4 != 0}
+        at = 9
+        while at < end:
+            known = _OBJECTS.get(frame[at])
+            if known is None:
+                break
+            name, size_bytes, is_signed, divisor = known
+            start, at = at + 1, at + 1 + size_bytes
+            if at > end:
+                break
+            raw = int.from_bytes(frame[start:at], "little", signed=is_signed)
+            if name in values:
+                count = 2
+                while f"{name}_{count}" in values:
+                    count += 1
+                name = f"{name}_{count}"
+            values[name] = raw if divisor == 1 else raw / divisor
+        values.pop("packet_id", None)
+        decoded.append(values)
+    return orjson.dumps(decoded)
+
+
+def gateway_conditional(frames: Sequence[bytes]) -> bytes:
+    """A heart rate by the profile of all standard characteristics."""
+    return orjson.dumps([sample.values for sample in _conditional.decode(frames).samples])
+
+
+_u16 = struct.Struct("<H").unpack_from
+
+
+def by_hand_conditional(frames: Sequence[bytes]) -> bytes:
+    """A heart rate, and nothing else."""
+    decoded = []
+    for frame in frames:
+        end = len(frame)
+        if end < 10 or frame[6:8] != b"\x37\x2a":
+            continue
+        flags = frame[8]
+        values: Values = {}
+        if flags & 1:
+            if end < 11:
+                continue
+            (values["heart_rate"],), at = _u16(frame, 9), 11
+        else:
+            values["heart_rate"], at = frame[9], 10
+        values["contact"] = flags & 2 != 0 if flags & 4 else None
+        if flags & 8:
+            if at + 2 > end:
+                continue
+            values["energy_expended"], at = _u16(frame, at)[0] * 1000, at + 2
+        if flags & 16:
+            if (end - at) % 2:
+                continue
+            intervals = struct.unpack(f"<{(end - at) // 2}H", frame[at:])
+            values["beat_intervals"], at = [interval / 1024 for interval in intervals], end
+        if at == end:
+            decoded.append(values)
+    return orjson.dumps(decoded)
+
+
+class Planned(NamedTuple):
+    """A kind of frame of no fixed length, and the two that read it."""
+
+    make: Callable[[random.Random], bytes]
+    gateway: Callable[[Sequence[bytes]], bytes]
+    by_hand: Callable[[Sequence[bytes]], bytes]
+
+
+def make_tagged(rng: random.Random) -> bytes:
+    """A thermometer's advertisement: packet, battery, temperature, humidity, voltage."""
+    packet, battery, values = rng.randbytes(1), rng.randbytes(1), rng.randbytes(6)
+    objects = b"\0" + packet + b"\1" + battery + b"\2" + values[:2] + b"\3" + values[2:4] + b"\x0c" + values[4:]
+    return _SENDER + b"\xd2\xfc\x40" + objects
+
+
+def make_conditional(rng: random.Random) -> bytes:
+    """A chest strap's notification: rate, contact, and one to three intervals."""
+    return _SENDER + b"\x37\x2a\x16" + rng.randbytes(1 + 2 * rng.randint(1, 3))
+
+
+PLANNED = {
+    "tagged items": Planned(make_tagged, gateway_tagged, by_hand_tagged),
+    "by conditions": Planned(make_conditional, gateway_conditional, by_hand_conditional),
+}
+
+
+def measure_planned(count: int, batch_frames: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Frames/s of gateway and by hand, of every round; both give the same JSON, of damaged frames too."""
+    results: dict[str, list[tuple[float, float]]] = {}
+    for name, planned in PLANNED.items():
+        rng = random.Random(1)
+        frames = [planned.make(rng) for _ in range(count)]
+        given = [*frames[:1000], *(frame[: rng.randint(0, len(frame))] for frame in frames[:1000])]
+        if planned.gateway(given) != planned.by_hand(given):
+            raise SystemExit(f"{name}: gateway and hand-written decoder differ")
+        batches = [frames[start : start + batch_frames] for start in range(0, len(frames), batch_frames)]
+        results[name] = [
+            (frames_per_s(planned.gateway, batches), frames_per_s(planned.by_hand, batches)) for _ in range(rounds)
+        ]
+    return results
+
+
+def report_planned(results: dict[str, list[tuple[float, float]]]) -> None:
+    """Print the table."""
+    print("\nframes of no fixed length, bytes to JSON, frames/s")
+    print(f"{'':<16}{'gateway':>12}{'by hand':>12}{'of by hand':>12}")
+    for name, turns in results.items():
+        ours, theirs = (statistics.median(each) for each in zip(*turns, strict=True))
+        ratio = statistics.median(our / their for our, their in turns)
+        print(f"{name:<16}{ours:>12,.0f}{theirs:>12,.0f}{ratio:>12.0%}")
+
+
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
@@ -361,6 +511,8 @@ def main() -> None:
     verify(frames)
     batches = [frames[start : start + arguments.batch] for start in range(0, len(frames), arguments.batch)]
     result = report(measure(batches, arguments.rounds), arguments.batch)
+    result["planned"] = measure_planned(arguments.frames, arguments.batch, arguments.rounds)
+    report_planned(result["planned"])
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -32,14 +32,17 @@ _Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 
 @app.command("list")
 def list_profiles(profiles: _Directories = None, json: _Json = False) -> None:
-    """List the profiles that can be named, with what they describe and how many vectors they have."""
+    """List the profiles that can be named: how their devices are heard, what they are, and how many vectors there are.
+
+    A device is heard on a serial line, polled on one, or heard by radio; a payload comes inside something else.
+    """
     loaded = [load_profile(name, profiles or ()) for name in profile_names(profiles or ())]
     if json:
         _print_json([_summary(profile) for profile in loaded])
         return
-    table = _table("name", "title", "vectors", "source")
+    table = _table("name", "kind", "title", "vectors", "source")
     for profile in loaded:
-        table.add_row(profile.name, profile.title, str(len(profile.vectors)), profile.source.document)
+        table.add_row(profile.name, _kind(profile), profile.title, str(len(profile.vectors)), profile.source.document)
     _console().print(table)
 
 
@@ -138,10 +141,20 @@ def _summary(profile: Profile) -> dict[str, Any]:
     return {
         "name": profile.name,
         "version": profile.version,
+        "kind": _kind(profile),
         "title": profile.title,
         "vectors": len(profile.vectors),
         "source": profile.source.model_dump(),
     }
+
+
+def _kind(profile: Profile) -> str:
+    """How its devices are heard."""
+    if profile.radio is not None:
+        return "radio"
+    if profile.polls:
+        return "polled"
+    return "payload" if profile.framing is None else "serial"
 
 
 def _run_vectors(profile: Profile) -> dict[str, Any]:

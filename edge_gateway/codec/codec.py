@@ -20,8 +20,6 @@ from edge_gateway.codec.profile import AnyLayout, Argument, ArgumentReference, P
 from edge_gateway.codec.rows import Row
 from edge_gateway.codec.structure.items import Computed
 from edge_gateway.codec.structure.plan import Output, Plan
-from edge_gateway.codec.structure.reader import read_frame
-from edge_gateway.codec.structure.writer import write_frame
 from edge_gateway.codec.text import TextLayout, write_text
 from edge_gateway.codec.text.numbers import DecimalColumn
 from edge_gateway.codec.text.places import PlaceColumn
@@ -135,6 +133,8 @@ class Codec:
         self, layout: AnyLayout, held: Mapping[str, Value], address: int | str | None, *, exact: bool = False
     ) -> bytes:
         if isinstance(layout, Plan):
+            from edge_gateway.codec.structure.writer import write_frame
+
             return write_frame(layout, held, address, self._keys, exact=exact)
         if isinstance(layout, TextLayout):
             return write_text(layout.frame, held, exact=exact)
@@ -207,6 +207,8 @@ class Codec:
         """Whether a frame is one of this kind, told without the compiled decoder."""
         layout, profile = self._layouts[frame_name], self.profile
         if isinstance(layout, Plan):
+            from edge_gateway.codec.structure.reader import read_frame
+
             return not read_frame(layout, frame, profile.identity, profile.sequence, self._keys).reason
         return layout.fits(frame) and layout.check_holds(frame)
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from edge_gateway.cel import EvaluationError
 from edge_gateway.codec.fields.byte_strings import utf_8_of, uuid_text
 from edge_gateway.codec.fields.integers import decimal_of
 from edge_gateway.codec.fields.medical_float import medfloat16, medfloat32
@@ -26,10 +25,11 @@ from edge_gateway.codec.layout import Layout
 from edge_gateway.codec.payload_keys import PayloadKeys, no_payload_keys
 from edge_gateway.codec.profile import AnyLayout, Profile, is_field
 from edge_gateway.codec.structure.plan import Plan
-from edge_gateway.codec.structure.reader import read_frame
-from edge_gateway.codec.structure.source import FrameSource
 from edge_gateway.codec.text import TextLayout, namespace_of, source_lines, text_reject_reason
 from edge_gateway.records import Answer, Reject, Sample, record
+
+if TYPE_CHECKING:
+    from edge_gateway.codec.structure.source import FrameSource
 
 
 class Decoded(NamedTuple):
@@ -98,7 +98,6 @@ def compile_decoder(
         "uuid_text": uuid_text,
         "rfc3339_s": rfc3339_s,
         "rfc3339_ms": rfc3339_ms,
-        "EvaluationError": EvaluationError,
         "from_bytes": int.from_bytes,
         "key_of": keys,
         "reason": lambda frame: reject_reason(profile, heard, frame, keys),
@@ -122,6 +121,8 @@ def compile_decoder(
 
 
 def _planned(profile: Profile, plan: Plan) -> FrameSource:
+    from edge_gateway.codec.structure.source import FrameSource
+
     is_sample = profile.frames[plan.name].role == "sample"
     record = (
         "record(Sample, ({address}, {sequence}, {values}))"
@@ -149,6 +150,8 @@ def reject_reason(
     for layout in same_length:
         if layout.fits(frame) and layout.check_holds(frame):
             if isinstance(layout, Plan):
+                from edge_gateway.codec.structure.reader import read_frame
+
                 return read_frame(layout, frame, profile.identity, profile.sequence, keys).reason or "value"
             return "value"
     damaged = all(_has_check(layout) and not layout.check_holds(frame) for layout in same_length)

@@ -24,7 +24,7 @@ from edge_gateway.clock import EARLIEST_PLAUSIBLE_NS, NS_PER_S
 from edge_gateway.codec.fields import BitField, FieldName, FloatField, IntegerField, Misdeclared, WholeNumber
 from edge_gateway.codec.structure.items import Computed
 from edge_gateway.codec.text.numbers import DecimalColumn
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.records import Value
 
 TimeUnit: TypeAlias = Literal["us", "ms", "s", "min", "h"]

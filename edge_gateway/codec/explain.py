@@ -14,7 +14,6 @@ from edge_gateway.codec.payload_keys import PayloadKeys
 from edge_gateway.codec.profile import Profile
 from edge_gateway.codec.rows import Row, checksum_row, slot_flaw, slot_rows
 from edge_gateway.codec.structure.plan import Plan
-from edge_gateway.codec.structure.reader import read_frame
 from edge_gateway.codec.text import TextFrame, TextLayout, explain_text, likeliest
 
 
@@ -27,6 +26,8 @@ def explain_frame(profile: Profile, frame: bytes, keys: PayloadKeys) -> list[Row
     layout = _likeliest(profile, frame)
     role: str = profile.frames[layout.name].role
     if isinstance(layout, Plan):
+        from edge_gateway.codec.structure.reader import read_frame
+
         read = read_frame(layout, frame, profile.identity, profile.sequence, keys)
         verdict = role
         if read.reason:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from edge_gateway.codec.checksum import ChecksumAlgorithm, ChecksumFunction, find_checksum
 from edge_gateway.codec.fields import AnyField, Endian, FieldName, IntegerField, Misdeclared
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.errors import CodecError
 
 Place: TypeAlias = Annotated[int, Field(ge=0, le=65_535)] | FieldName

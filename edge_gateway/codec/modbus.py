@@ -37,7 +37,7 @@ from edge_gateway.codec.fields import (
 )
 from edge_gateway.codec.names import Name
 from edge_gateway.codec.polling import EVERY_S, RETRIES, TIMEOUT_S, GapS, IntervalS, Retries, TimeoutS
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.errors import CodecError
 
 UNIT = "unit"

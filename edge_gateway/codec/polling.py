@@ -13,7 +13,7 @@ from pydantic import Field
 
 from edge_gateway.codec.fields import FieldName
 from edge_gateway.codec.names import Name
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.records import Scalar
 
 IntervalS = Annotated[float, Field(ge=0.01, le=86_400)]

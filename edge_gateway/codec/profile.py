@@ -44,20 +44,13 @@ from edge_gateway.codec.polling import Poll
 from edge_gateway.codec.radio import Radio
 from edge_gateway.codec.replay import ReplayRule, counter_span
 from edge_gateway.codec.sealed import KEY_BYTES
-from edge_gateway.codec.structure.items import Computed, Item
+from edge_gateway.codec.structure.items import Computed, Item, is_plain_field
 from edge_gateway.codec.structure.plan import Output, Plan
-from edge_gateway.codec.structure.planner import is_plain_field, plan_frame
 from edge_gateway.codec.text import BlockFrame, ListFrame, TextFrame, TextLayout
 from edge_gateway.codec.text.columns import PlainColumn
 from edge_gateway.codec.text.words import TextColumn
-from edge_gateway.config.link import (
-    FixedFraming,
-    FramingSettings,
-    HexBytes,
-    ModbusRtuFraming,
-    SerialLine,
-    Settings,
-)
+from edge_gateway.config.link import FixedFraming, FramingSettings, HexBytes, ModbusRtuFraming, SerialLine
+from edge_gateway.config.settings import Settings
 from edge_gateway.errors import CodecError, ProfileError
 from edge_gateway.records import Scalar
 
@@ -122,6 +115,9 @@ class Frame(Settings):
         """
         if self.is_fixed:
             return lay_out(name, self.endian, self._fixed_fields, self.checksum)
+        # What plans need takes memory that a box with fixed frames only can do without.
+        from edge_gateway.codec.structure.planner import plan_frame
+
         version = None if self.version is None else (self.version.field, self.version.current)
         return plan_frame(name, self.endian, self.fields, self.checksum, version, parts)
 

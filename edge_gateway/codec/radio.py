@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 
 from edge_gateway.codec.fields import Misdeclared
 from edge_gateway.codec.fields.whole_numbers import OneOrManySchema, one_or_many
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 
 CompanyId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$"), Field(examples=["0499"])]
 """A company identifier of the Bluetooth assigned numbers, as it is printed there."""

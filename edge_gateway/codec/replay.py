@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeAlias
 from pydantic import Field
 
 from edge_gateway.codec.fields import FieldName, Misdeclared, WholeNumber
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 
 ReplayPolicy: TypeAlias = Literal["newer", "newer-or-restarted", "repeats"]
 

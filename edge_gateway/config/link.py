@@ -7,13 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-
-class Settings(BaseModel):
-    """Base of every declared setting: immutable, a key nobody knows is an error, and no number is infinite or none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+from edge_gateway.config.settings import Settings
 
 
 def _hex_bytes(text: str) -> str:

@@ -24,7 +24,8 @@ from pydantic import (
     model_validator,
 )
 
-from edge_gateway.config.link import FramingSettings, SerialLine, Settings, UsbMatch
+from edge_gateway.config.link import FramingSettings, SerialLine, UsbMatch
+from edge_gateway.config.settings import Settings
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 

@@ -128,9 +128,9 @@ class BlockFramer:
         if self._tail_until:
             frame_bytes = held.find(self._tail_until, tail_at)
             if frame_bytes < 0:
-                if len(held) < self.max_frame_bytes + len(self._tail_until):
+                if tail_at <= self.max_frame_bytes and len(held) < self.max_frame_bytes + len(self._tail_until):
                     return False
-                frame_bytes = len(held)
+                frame_bytes = self.max_frame_bytes + 1
         else:
             frame_bytes = tail_at + self._tail_bytes
             if len(held) < frame_bytes <= self.max_frame_bytes:

@@ -2,7 +2,7 @@
 
 What comes out are the bytes, as with COBS and SLIP: a profile declares those, and their checksum is over those.
 
-Resynchronises as `delimiter` does: at the next delimiter, or, with `start`, at the next start.
+Resynchronises as `delimiter` does: at the next end, or, with `start`, at the next start.
 """
 
 from __future__ import annotations

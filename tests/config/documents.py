@@ -79,6 +79,8 @@ _frame_bytes = st.integers(1, 65_536)
 _framings = (
     _settings({"kind": st.sampled_from(["cobs", "slip"])}, max_frame_bytes=_frame_bytes)
     | _settings({"kind": st.just("delimiter")}, delimiter=_hexes, start=_hexes, strip=_hexes)
+    | _settings({"kind": st.just("block"), "end": _hexes}, start=_hexes, tail_bytes=st.integers(0, 255))
+    | _settings({"kind": st.just("hex-text")}, start=_hexes, strip=_hexes, max_frame_bytes=_frame_bytes)
     | _settings({"kind": st.just("length-prefixed")}, sync=_hexes, length_bytes=st.sampled_from([1, 2, 4]))
     | _settings({"kind": st.just("fixed"), "frame_bytes": _frame_bytes}, silence_s=st.floats(0.01, 60) | st.none())
     | _settings({"kind": st.just("idle-gap")}, silence_s=st.floats(0.001, 60))

@@ -236,7 +236,7 @@ def block(
         # A tail that is not there yet may still be too long already.
         known_bytes = len(head + tail) if tail_until else len(head) + tail_bytes
         most_bytes = max_frame_bytes if is_whole or not tail_until else max_frame_bytes + len(tail_until) - 1
-        if known_bytes > most_bytes:
+        if known_bytes > most_bytes or len(head) > max_frame_bytes:
             fate.oversized += 1
             fate.noise_bytes += len(head)
             stream = behind

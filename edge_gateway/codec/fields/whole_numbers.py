@@ -33,7 +33,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from edge_gateway.codec.fields.wire import Misdeclared, Named, Unit
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Value
 

@@ -14,7 +14,7 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from edge_gateway.codec.units import MISTAKEN_UNITS, SENML_UNITS
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.records import Value
 
 Endian: TypeAlias = Literal["little", "big"]

@@ -24,7 +24,7 @@ from edge_gateway.codec.profile import (
 )
 from edge_gateway.codec.structure.plan import Plan
 from edge_gateway.codec.text import TextFrame
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 
 _ROLES = {"sample": "measured values", "answer": "what the device says to a command", "request": "sent to the device"}
 

@@ -23,7 +23,7 @@ source: {{document: "Title of the manual, its version", pages: "4-6"}}
 # How characters travel; leave `line` out for a device without a serial line.
 line: {{baud: 9600, parity: none}}
 
-# Where frames begin and end: cobs, slip, delimiter, length-prefixed, fixed or idle-gap.
+# Where frames begin and end: cobs, slip, delimiter, block, hex-text, length-prefixed, fixed or idle-gap.
 framing: {{kind: fixed, frame_bytes: 9, sync: "aa"}}
 
 # With several devices on one link, name the field that tells which of them speaks:

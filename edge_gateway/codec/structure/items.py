@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
@@ -30,7 +30,8 @@ from edge_gateway.codec.fields import (
     Valid,
 )
 from edge_gateway.codec.fields.wire import Named, Presence
-from edge_gateway.config.link import HexBytes, Settings
+from edge_gateway.config.link import HexBytes
+from edge_gateway.config.settings import Settings
 
 
 class Group(Named, Presence):
@@ -230,5 +231,11 @@ Item: TypeAlias = Annotated[
 ]
 """Whatever can stand in `fields`."""
 
-for _model in (Group, Array, Switch, Tlv, Encrypted, Plain):
-    _model.model_rebuild()
+
+def is_plain_field(item: Item) -> TypeGuard[AnyField]:
+    """Whether an item is always there and always as long."""
+    return (
+        not isinstance(item, Group | Array | Switch | Tlv | Computed | Encrypted | Plain | Require | PartOfProfile)
+        and item.is_sized
+        and not item.is_conditional
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from edge_gateway.codec.fields import (
     BytesField,
@@ -20,7 +20,6 @@ from edge_gateway.codec.fields import (
 )
 from edge_gateway.codec.frame_check import ChecksumSlot
 from edge_gateway.codec.layout import Slot
-from edge_gateway.codec.structure.expressions import Expression
 from edge_gateway.codec.structure.items import (
     Array,
     Computed,
@@ -31,6 +30,10 @@ from edge_gateway.codec.structure.items import (
 )
 from edge_gateway.codec.text.columns import NamedColumn
 from edge_gateway.records import Scalar
+
+if TYPE_CHECKING:
+    # A profile of fixed frames needs no expressions, and does without the 3 MiB that CEL takes.
+    from edge_gateway.codec.structure.expressions import Expression
 
 MIDDLE_BYTES = 1 << 20
 """Stands for what lies between the first fields and the last while places are worked out: more than any frame has."""

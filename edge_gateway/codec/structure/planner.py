@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from edge_gateway.cel import DOUBLE, INT, UINT, Type, nullable
 from edge_gateway.codec.fields import (
@@ -42,6 +42,7 @@ from edge_gateway.codec.structure.items import (
     Require,
     Switch,
     Tlv,
+    is_plain_field,
 )
 from edge_gateway.codec.structure.plan import (
     MIDDLE_BYTES,
@@ -75,15 +76,6 @@ _MOST_ITEMS = 4096
 
 _NUMBERED = re.compile(r"(.+)_[0-9]{1,20}")
 """A name as it is when a tagged item comes again."""
-
-
-def is_plain_field(item: Item) -> TypeGuard[AnyField]:
-    """Whether an item is always there and always as long."""
-    return (
-        not isinstance(item, Group | Array | Switch | Tlv | Computed | Encrypted | Plain | Require | PartOfProfile)
-        and item.is_sized
-        and not item.is_conditional
-    )
 
 
 def plan_frame(

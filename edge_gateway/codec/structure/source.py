@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from edge_gateway.cel import DOUBLE, python_source
+from edge_gateway.cel import DOUBLE, EvaluationError, python_source
 from edge_gateway.codec.fields import BytesField, IntegerField, NamedField, TextField
 from edge_gateway.codec.fixed_run import FixedRun, expansions, identifier, literal, parts_of
 from edge_gateway.codec.layout import Layout, Slot
@@ -77,7 +77,11 @@ class FrameSource:
         """What the source does with what does not fit."""
         self.constants: list[str] = []
         """Module level lines."""
-        self.namespace: dict[str, object] = {"join_items": join_items, "number_items": number_items}
+        self.namespace: dict[str, object] = {
+            "EvaluationError": EvaluationError,
+            "join_items": join_items,
+            "number_items": number_items,
+        }
         """What the source needs beside what `compile.py` gives every decoder."""
         self._write()
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import StringConstraints
+from pydantic import GetJsonSchemaHandler, StringConstraints
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from edge_gateway.codec.fields.wire import Named
 from edge_gateway.errors import CodecError
@@ -22,6 +24,19 @@ from edge_gateway.records import Value
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 """Some characters as they are on the line."""
+
+
+def one_or_many(value: Any) -> Any:
+    """Let one thing stand for a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+class OneOrManySchema:
+    """Tells editors what `one_or_many` tells pydantic."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        many = handler(core_schema)
+        return {"anyOf": [many["items"], many]}
 
 
 class Flaw(Exception):
@@ -165,6 +180,8 @@ class Column(Named, ABC):
             core = text[len(prefix) : len(text) - len(suffix)]
             core = core.strip(style.padding) if style.padding else core
         if core and core not in style.empty:
+            if set(core) & set(style.stops):
+                raise Flaw("it has in it what ends a cell")
             return core
         if self.is_required:
             raise Flaw("something must be there")

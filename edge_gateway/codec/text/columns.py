@@ -12,7 +12,7 @@ from edge_gateway.codec.text.numbers import DecimalColumn, IntegerColumn
 from edge_gateway.codec.text.places import PlaceColumn
 from edge_gateway.codec.text.times import ClockColumn, DateColumn, TimestampColumn
 from edge_gateway.codec.text.words import FlagColumn, TextColumn
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 
 OneCell: TypeAlias = (
     IntegerColumn | DecimalColumn | TextColumn | FlagColumn | ClockColumn | DateColumn | TimestampColumn

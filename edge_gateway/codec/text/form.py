@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from edge_gateway.codec.checksum import ChecksumAlgorithm, find_checksum
 from edge_gateway.codec.fields.wire import Endian, Misdeclared
 from edge_gateway.codec.text.column import Style, Words
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 from edge_gateway.errors import CodecError
 
 _OF_NUMBERS = frozenset(string.ascii_letters + string.digits + "+-.")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BeforeValidator, Field, model_validator
 
 from edge_gateway.codec.fields.wire import Misdeclared
-from edge_gateway.codec.text.column import Column, Style, Words
+from edge_gateway.codec.text.column import Column, OneOrManySchema, Style, Words, one_or_many
 from edge_gateway.codec.text.columns import (
     AnyColumn,
     ArrayColumn,
@@ -31,7 +29,7 @@ from edge_gateway.codec.text.columns import (
 )
 from edge_gateway.codec.text.form import BlockForm, ListForm
 from edge_gateway.codec.text.words import FlagColumn, TextColumn
-from edge_gateway.config.link import Settings
+from edge_gateway.config.settings import Settings
 
 
 class TextFrame(Settings, ABC):
@@ -106,19 +104,6 @@ class ListFrame(TextFrame):
         return self
 
 
-class _OneOrManySchema:
-    """Tells editors what `_one_or_many` tells pydantic."""
-
-    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        many = handler(core_schema)
-        return {"anyOf": [many["items"], many]}
-
-
-def _one_or_many(value: Any) -> Any:
-    """Let one column stand for a list of one."""
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
 class BlockFrame(TextFrame):
     """Labelled lines in any order. A label that is not there gives no values; an unknown one is passed over."""
 
@@ -126,7 +111,7 @@ class BlockFrame(TextFrame):
     head: ColumnSpec | None = None
     """What stands between `start` and the first line break, if that is no labelled line."""
     lines: dict[
-        Words, Annotated[tuple[ColumnSpec, ...], Field(min_length=1), BeforeValidator(_one_or_many), _OneOrManySchema()]
+        Words, Annotated[tuple[ColumnSpec, ...], Field(min_length=1), BeforeValidator(one_or_many), OneOrManySchema()]
     ] = Field(min_length=1, max_length=1024)
     """The column of each label, or a list of its columns. Of a label that comes twice, the last line counts."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from edge_gateway.codec.fields.whole_numbers import Bound, Scale, Valid, WholeNumber, is_finite_number
 from edge_gateway.codec.fields.wire import Misdeclared, Unit
-from edge_gateway.codec.text.column import Column, Flaw, Style
+from edge_gateway.codec.text.column import Column, Flaw, OneOrManySchema, Style, one_or_many
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Value
 
@@ -86,10 +86,6 @@ class IntegerColumn(WholeNumber, Column):
         return f"{'-' if raw < 0 else ''}{digits.zfill(self.digits or 1)}".encode()
 
 
-def _one_or_many(value: Any) -> Any:
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
 class DecimalColumn(Column):
     """A number with or without a point; the value is a float."""
 
@@ -99,7 +95,7 @@ class DecimalColumn(Column):
     """The value of 1 as it is written, as an exact decimal."""
     offset: Scale = Decimal(0)
     """Added after scaling, in the value's unit."""
-    sentinel: Annotated[tuple[Bound, ...], BeforeValidator(_one_or_many)] = ()
+    sentinel: Annotated[tuple[Bound, ...], BeforeValidator(one_or_many), OneOrManySchema()] = ()
     """Numbers, as they are written, that mean "no value"; they become null."""
     valid: Valid | None = None
     """Which values can be true, in the value's unit; `sentinel` comes first."""

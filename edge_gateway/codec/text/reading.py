@@ -58,9 +58,16 @@ class Span(NamedTuple):
             start += len(piece) + len(separator)
         return parts
 
-    def without(self, start: int, end: int) -> Span:
-        """All but some of the bytes."""
-        return Span(self.data[:start] + self.data[end:], [*self.places[:start], *self.places[end:]])
+    def without(self, holes: Iterable[tuple[int, int]]) -> Span:
+        """All but some of the bytes: those from the first to before the last of each pair, which are in order."""
+        data: list[bytes] = []
+        places: list[int] = []
+        at = 0
+        for start, end in holes:
+            data.append(self.data[at:start])
+            places += self.places[at:start]
+            at = end
+        return Span(b"".join([*data, self.data[at:]]), [*places, *self.places[at:]])
 
 
 @dataclass
@@ -119,10 +126,10 @@ def _without_asides(frame: BlockFrame, whole: Span, report: TextReport) -> Span:
     if asides is None:
         return whole
     covered = whole.data[: max(len(whole.data) - behind, 0)] if behind else whole.data
-    for found in reversed(list(re.finditer(aside_pattern(asides.start, asides.end), covered))):
-        report.row(whole.part(*found.span()), "", note="no part of the block")
-        whole = whole.without(*found.span())
-    return whole
+    holes = [found.span() for found in re.finditer(aside_pattern(asides.start, asides.end), covered)]
+    for hole in holes:
+        report.row(whole.part(*hole), "", note="no part of the block")
+    return whole.without(holes)
 
 
 def _read_envelope(frame: TextFrame, whole: Span, report: TextReport) -> Span | None:
@@ -176,18 +183,19 @@ def _read_block(frame: BlockFrame, body: Span, report: TextReport) -> None:
     form, style = frame.text, frame.text.style
     line_break = form.line_break.encode()
     if form.continues is not None:
-        continued = line_break + form.continues.encode()
-        while (at := body.data.find(continued)) >= 0:
-            body = body.without(at, at + len(line_break))
+        continued = re.escape(line_break + form.continues.encode())
+        starts = [found.start() for found in re.finditer(continued, body.data)]
+        body = body.without((start, start + len(line_break)) for start in starts)
     lines = body.split(line_break)
     reader = _LineReader(style, report)
     if frame.head is not None:
         report.values |= reader.line([frame.head], lines[0].split(style.separator), lines[0])
         lines = lines[1:]
+    lines_by_label = {label.encode(): columns for label, columns in frame.lines.items()}
     known = 0
     for line in lines:
         label, opened, _ = line.data.partition(form.opens.encode())
-        columns = frame.lines.get(label.decode("latin-1")) if label.isascii() else _non_ascii(frame, label)
+        columns = lines_by_label.get(label)
         if columns is None:
             if line.data:
                 report.row(line, "", note="not declared")
@@ -203,10 +211,6 @@ def _read_block(frame: BlockFrame, body: Span, report: TextReport) -> None:
         report.values |= reader.line(columns, text.split(style.separator), text)
     if not known:
         report.reject("unknown-frame")
-
-
-def _non_ascii(frame: BlockFrame, label: bytes) -> Sequence[AnyColumn] | None:
-    return next((columns for known, columns in frame.lines.items() if known.encode() == label), None)
 
 
 class _LineReader:
