@@ -60,7 +60,7 @@ class Reject(NamedTuple):
 
     data: bytes
     reason: str
-    """A fixed word for counting: `checksum`, `length`, `unknown-frame` or `value`."""
+    """A fixed word for counting, one of docs/reference/profile.md: `checksum`, `length`, `value`, ..."""
 
 
 class Reading(NamedTuple):

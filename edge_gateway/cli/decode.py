@@ -154,7 +154,7 @@ def _show(rows: Sequence[dict[str, Any]], given: Given) -> None:
         console.print(given.where)
     table = Table(box=None, pad_edge=False)
     for column in ("bytes", "raw", "field", "value", "unit", "note"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "field")
     for row in rows:
         # What was opened has bytes of its own; a mark for each seal tells them from the frame's.
         place = _place(row["start"], row["end"]) if row["end"] > row["start"] else ""

@@ -113,10 +113,13 @@ def new_profile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; standard output if left out.")
     ] = None,
+    radio: Annotated[
+        bool, typer.Option("--radio", help="For a Bluetooth sensor that advertises, instead of one on a serial line.")
+    ] = False,
     json: _Json = False,
 ) -> None:
     """Write a commented profile to start from. It works as it is, and is yours to change."""
-    text = starting_profile(name)
+    text = starting_profile(name, radio=radio)
     if output is not None:
         _write_new(output, text)
     if json:
@@ -195,7 +198,8 @@ def _place(start: int, end: int) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in ("vectors", "bytes") else "left", overflow="fold")
+        right = column in ("vectors", "bytes")
+        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=column == "name")
     return table
 
 

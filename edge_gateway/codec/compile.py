@@ -11,8 +11,10 @@ without the model's checks cannot inject code either.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import CodeType
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_gateway.codec.fields.byte_strings import utf_8_of, uuid_text
@@ -112,12 +114,17 @@ def compile_decoder(
         namespace.update(namespace_of(text.frame))
     fixed = [layout for layout in heard if isinstance(layout, Layout)]
     source = "\n".join(_source_lines(profile, fixed, planned, texts)) + "\n"
-    code = compile(source, f"<decoder of {profile.name}>", "exec")
-    exec(code, namespace)  # noqa: S102 -- the point of this module; what may enter the source is checked above
+    exec(_code(source, profile.name), namespace)  # noqa: S102 -- the point of this module; what may enter the source is checked above
     decode = namespace["decode"]
     if not callable(decode):
         raise TypeError("the generated source defines decode() as its last statement")
     return CompiledDecoder(source, decode)
+
+
+@functools.lru_cache(maxsize=16)
+def _code(source: str, name: str) -> CodeType:
+    """The source, compiled; kept, as links of one profile and devices with keys of their own share it."""
+    return compile(source, f"<decoder of {name}>", "exec")
 
 
 def _planned(profile: Profile, plan: Plan) -> FrameSource:
@@ -142,7 +149,7 @@ def reject_reason(
     """
     texts = [layout.frame for layout in layouts if isinstance(layout, TextLayout)]
     if texts:
-        return text_reject_reason(texts, frame)
+        return text_reject_reason(texts, frame) or "value"
     binary = [layout for layout in layouts if not isinstance(layout, TextLayout)]
     same_length = [layout for layout in binary if layout.admits_length(len(frame))]
     if not same_length:

@@ -56,7 +56,9 @@ SHIPPED: Final = {
 }
 """Found without an entry point, so that nothing installed can take their place."""
 
-REASONS: Final = frozenset({"length", "checksum", "unknown-frame", "value", "no-key", "decryption", "decoder"})
+REASONS: Final = frozenset(
+    {"length", "checksum", "unknown-frame", "value", "no-key", "decryption", "unsealed", "decoder"}
+)
 """The words of rejects that count. Any other word of a decoder is counted as `decoder`."""
 
 MOST_FRAME_BYTES: Final = 65_536

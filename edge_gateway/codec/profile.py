@@ -376,7 +376,7 @@ class Profile(Settings):
     """The counters that tell new frames from repeated and replayed ones; a frame has to pass all of them."""
     time: ReadingTime | None = None
     """The value that says when a frame was measured; without it, the reading has the time at which it came."""
-    frames: dict[Name, AnyFrame] = Field(default_factory=dict)
+    frames: dict[Name, AnyFrame] = Field(default_factory=dict, max_length=256)
     """The frames, by name; none with `decoder`."""
     decoder: Name | None = None
     """Code that decodes in place of `frames`: one that ships with the gateway, or an entry point. See `door.py`."""
@@ -559,6 +559,16 @@ class Profile(Settings):
             place = wrong.key if wrong.key.startswith("parts.") else f"frames.{name}.{wrong.key}"
             raise Misdeclared(wrong.what, key=place, remedy=wrong.remedy) from wrong
 
+    def _check_is_handed_over(self, key: str, name: str) -> None:
+        """Within an item that a frame can be without, only what would be a value is handed over."""
+        for frame_name, layout in self.layouts.items():
+            if isinstance(layout, Plan) and name in layout.optional and not self.named(frame_name)[name].emit:
+                raise Misdeclared(
+                    f"{name!r} has `emit: false` in an item that a frame can be without",
+                    key=key,
+                    remedy="Leave `emit` out: the field becomes no value either way",
+                )
+
     def _check_roles(self) -> None:
         for key, name in (("identity", self.identity), ("sequence", self.sequence)):
             if name is None:
@@ -580,6 +590,7 @@ class Profile(Settings):
                         key=key,
                         remedy="Name a whole number without scale, enum or sentinel",
                     )
+            self._check_is_handed_over(key, name)
         for frame_name, frame in self.frames.items():
             if self.identity is not None and frame.role == "sample" and self.identity not in self.named(frame_name):
                 raise Misdeclared(

@@ -24,6 +24,8 @@ from typing import Final
 from edge_gateway.codec import Codec, compile_profile, load_profile
 from edge_gateway.codec.fields import IntegerField
 from edge_gateway.codec.layout import Layout
+from edge_gateway.codec.payload_keys import PayloadKeys, no_payload_keys
+from edge_gateway.config.link import FramingSettings
 from edge_gateway.errors import BenchError
 from edge_gateway.framing import make_framer
 from edge_gateway.records import Chunk, Value
@@ -49,12 +51,15 @@ class VirtualSensor:
         period_s: seconds between two frames.
         rng: when it starts, noise and broken frames.
         address: what the profile's identity field holds; None where frames name nobody.
+        frame: which sample frame it sends; the only one if left out.
+        framing: how its frames travel; as the profile says if left out, which radio devices and payloads do not.
+        keys: of what it encrypts.
         noise_share: the share of frames with noise before them, 0 to 1.
         broken_share: the share of frames with a broken frame before them, 0 to 1.
 
     Raises:
         ProfileError: there is no such profile.
-        BenchError: the profile does not have exactly one sample frame.
+        BenchError: the profile has no such sample frame, or several to choose from.
     """
 
     def __init__(
@@ -66,7 +71,10 @@ class VirtualSensor:
         profile: str,
         period_s: float,
         rng: random.Random,
-        address: int | None = None,
+        address: int | str | None = None,
+        frame: str | None = None,
+        framing: FramingSettings | None = None,
+        keys: PayloadKeys = no_payload_keys,
         noise_share: float = 0.0,
         broken_share: float = 0.0,
     ) -> None:
@@ -79,9 +87,10 @@ class VirtualSensor:
         """Bytes of noise sent."""
         self.latest: Mapping[str, Value] = {}
         """The values of the newest frame."""
-        self._codec = _codec_of(profile)
-        self._framer = make_framer(self._codec.profile.line_framing)
-        self._frame_name = _sample_frame(self._codec)
+        self._codec = _codec_of(profile) if keys is no_payload_keys else compile_profile(load_profile(profile), keys)
+        self._framing = framing or self._codec.profile.line_framing
+        self._framer = make_framer(self._framing)
+        self._frame_name = _sample_frame(self._codec, frame)
         self._signal = signal
         self._rng = rng
         self._noise_share = noise_share
@@ -143,7 +152,8 @@ class VirtualSensor:
         for _ in range(_DRAWS):
             measured = self._signal.values(at_s)
             payload = codec.encode(self._frame_name, self.address, sequence, measured)
-            (sample,) = codec.decode([payload]).samples
+            # Frames of one profile may look the same where a gateway knows what it asked for.
+            (sample,) = codec.decoder_of((self._frame_name,))([payload]).samples
             if sample.values not in self._recent:
                 self._recent.append(sample.values)
                 return payload, sample.values
@@ -159,7 +169,7 @@ class VirtualSensor:
         wire = self._framer.encode(payload)
         for _ in range(_DRAWS):
             noise = self._rng.randbytes(self._rng.randint(1, _LONGEST_NOISE_BYTES)) + b"\0"
-            framer = make_framer(self._codec.profile.line_framing)
+            framer = make_framer(self._framing)
             if framer.feed([Chunk(0.0, noise)]) == [] and framer.feed([Chunk(0.0, wire)]) == [payload]:
                 return noise
         raise BenchError("no noise is harmless to this framing", where=self.name, remedy="Set noise_share to 0")
@@ -276,11 +286,15 @@ def _codec_of(profile: str) -> Codec:
     return _codecs[profile]
 
 
-def _sample_frame(codec: Codec) -> str:
-    names = [name for name, frame in codec.profile.frames.items() if frame.role == "sample"]
-    if len(names) != 1:
+def _sample_frame(codec: Codec, name: str | None) -> str:
+    names = [each for each, frame in codec.profile.frames.items() if frame.role == "sample"]
+    if name in names:
+        return name
+    if name is not None or len(names) != 1:
         raise BenchError(
-            f"has {len(names)} sample frames", where=codec.profile.name, remedy="A virtual sensor speaks exactly one"
+            f"has {len(names)} sample frames" if name is None else f"has no sample frame {name!r}",
+            where=codec.profile.name,
+            remedy=f"A virtual sensor speaks one of them: {', '.join(names) or 'none'}",
         )
     return names[0]
 

@@ -60,8 +60,55 @@ vectors:
 """
 
 
-def starting_profile(name: str) -> str:
+_RADIO_TEXT = """\
+# {name}: a profile to start from, for a Bluetooth sensor that advertises what it measures.
+# All keys: docs/reference/profile.md. Run its vectors with: edge-gateway profiles test {name}.yaml
+name: {name}
+version: 1 # grows with every change of meaning
+title: Maker and model of the device
+source: {{document: "Title of the document, its version", pages: "4-6"}}
+
+# What to listen for: manufacturer data of a company, or service data; the number as it is printed, in quotes.
+radio: {{manufacturer_data: "ffff"}}
+# radio: {{service_data: "fcd2"}}
+identity: address
+
+frames:
+  measurement:
+    role: sample
+    endian: little
+    fields: # what was heard: the sender's address, the company's number as on air, and its data
+      - {{name: address, type: mac, endian: big}}
+      - {{name: company, type: u16, endian: little, const: 0xffff}} # the same number again
+      - name: flags
+        type: u8
+        bits:
+          - {{name: has_humidity, bit: 0, emit: false}}
+          - {{name: low_battery, bit: 7}} # one bit is true or false
+      - {{name: temperature, type: i16, scale: 0.01, unit: Cel, sentinel: -32768}} # this raw number means null
+      - {{name: humidity, type: u8, unit: "%RH", if: has_humidity}} # only there if the flag says so
+
+# At least one frame from a document or from a capture, and what it means. They run as tests.
+vectors:
+  - frame: measurement
+    hex: a1 b2 c3 d4 e5 f6 ff ff 01 2e 09 2d
+    address: "a1:b2:c3:d4:e5:f6"
+    values: {{low_battery: false, temperature: 23.5, humidity: 45}}
+    source: Computed from the layout
+  - frame: measurement
+    hex: a1 b2 c3 d4 e5 f6 ff ff 80 00 80
+    address: "a1:b2:c3:d4:e5:f6"
+    values: {{low_battery: true, temperature: null}}
+    source: Computed from the layout; no values
+"""
+
+
+def starting_profile(name: str, *, radio: bool = False) -> str:
     """A commented profile of that name, in YAML; it loads, and its vectors hold.
+
+    Args:
+        name: the profile's.
+        radio: for a sensor that advertises, instead of one on a serial line.
 
     Raises:
         ProfileError: no profile may have this name.
@@ -70,4 +117,4 @@ def starting_profile(name: str) -> str:
         raise ProfileError(
             f"{name!r} cannot name a profile", remedy="Lower case letters, digits and -, for instance soil-probe"
         )
-    return _TEXT.format(name=name)
+    return (_RADIO_TEXT if radio else _TEXT).format(name=name)
