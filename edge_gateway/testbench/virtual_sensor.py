@@ -54,6 +54,8 @@ class VirtualSensor:
         frame: which sample frame it sends; the only one if left out.
         framing: how its frames travel; as the profile says if left out, which radio devices and payloads do not.
         keys: of what it encrypts.
+        different_frames: so many in a row all differ, so that the account is exact whenever a port closes; fewer for a
+            sensor that has few values.
         noise_share: the share of frames with noise before them, 0 to 1.
         broken_share: the share of frames with a broken frame before them, 0 to 1.
 
@@ -75,6 +77,7 @@ class VirtualSensor:
         frame: str | None = None,
         framing: FramingSettings | None = None,
         keys: PayloadKeys = no_payload_keys,
+        different_frames: int = _DIFFERENT_FRAMES,
         noise_share: float = 0.0,
         broken_share: float = 0.0,
     ) -> None:
@@ -96,7 +99,7 @@ class VirtualSensor:
         self._noise_share = noise_share
         self._broken_share = broken_share
         self._sequence = 0
-        self._recent: deque[Mapping[str, Value]] = deque(maxlen=_DIFFERENT_FRAMES)
+        self._recent: deque[Mapping[str, Value]] = deque(maxlen=different_frames)
         self._started_s: float | None = None
         self._period_changed = asyncio.Event()
         line.listen(self._on_bytes, self._on_closed)

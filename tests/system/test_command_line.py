@@ -142,7 +142,7 @@ async def test_decode_tells_what_frames_say() -> None:
     assert code == 1
     good, bad = map(json.loads, output.splitlines())
     assert good["sequence"] == 41
-    assert (bad["frame"], bad["rejected"]) == (2, "checksum")
+    assert (bad["where"], bad["rejected"]) == ("frame 2", "checksum")
 
     code, output, errors = await edge_gateway("decode", "--profile", "reference-climate", "nonsense")
     assert (code, output) == (2, "")

@@ -45,6 +45,9 @@ _LYING_SHARE: Final = 0.15
 _EMPTY_SHARE: Final = 0.1
 """Of the cells of a text, as many say nothing."""
 
+_MOST_ELEMENTS: Final = 48
+"""Of all lists, texts and rows of bytes in a frame, those of lists in lists included."""
+
 _SOME_KEY: Final = bytes(range(16))
 """Of a device that no vector knows."""
 
@@ -194,6 +197,7 @@ class _AtRandom(Draws):
         self._endian = endian
         self._rng = rng
         self._lies = lies
+        self._left = _MOST_ELEMENTS
 
     def value(self, spec: OneValue, path: str, *, decides: bool) -> Value:  # noqa: ARG002 -- all are drawn alike
         """A value that the field can encode: an end of its range, a sentinel or any."""
@@ -209,8 +213,10 @@ class _AtRandom(Draws):
         return self.value(spec, path, decides=True) if lies else self._rng.choice(options)
 
     def size(self, path: str, least: int, most: int) -> int:  # noqa: ARG002 -- all are drawn alike
-        """A few."""
-        return min(most, least + self._rng.choice((0, 1, 1, 2, 3, 4, 9)))
+        """A few; lists in lists would be many."""
+        size = min(most, least + min(self._left, self._rng.choice((0, 1, 1, 2, 3, 4, 9))))
+        self._left = max(0, self._left - size)
+        return size
 
     def stated(self, path: str, size: int) -> int:  # noqa: ARG002 -- all are drawn alike
         """The size itself, or where frames lie, another."""

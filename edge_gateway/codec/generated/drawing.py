@@ -46,6 +46,9 @@ from edge_gateway.records import Scalar, Value
 
 Values: TypeAlias = dict[str, Value]
 
+_MOST_TOO_MANY: Final = 8
+"""Elements or bytes more than a lying frame says that there are."""
+
 MOST_SIZE: Final = 255
 """Of what a frame counts, so that frames stay small; what draws decides how much of it is used."""
 
@@ -283,13 +286,17 @@ class _OneFrame:
             return self._draws.size(full_path, max(0, least), min(most, MOST_SIZE))
         return self._draws.value(spec, full_path, decides=local in decisions.conditions)
 
+    def _held(self, path: str, stated: Value) -> int:
+        """How many there are where the frame has said how many: so many, or a few others where it lies."""
+        known = stated if isinstance(stated, int) else 0
+        return max(0, min(self._draws.stated(path, known), known + _MOST_TOO_MANY))
+
     def _variable(self, step: Variable, values: Values, path: str) -> bytes:
         spec, full_path = step.spec, f"{path}{step.spec.name}"
         if step.length is None:
             size = self._draws.size(full_path, 0, MOST_SIZE)
         else:
-            known = self._known.get(step.length)
-            size = max(0, self._draws.stated(full_path, known if isinstance(known, int) else 0))
+            size = self._held(full_path, self._known.get(step.length))
         data = self._draws.content(spec, full_path, size)
         self._give(step.scope, spec, spec.value_in(data, self._plan.endian), values)
         return data
@@ -298,7 +305,7 @@ class _OneFrame:
         full_path = f"{path}{step.spec.name}"
         known = self._known.get(step.count) if isinstance(step.count, str) else step.count
         if isinstance(known, int):
-            size = max(0, self._draws.stated(full_path, known))
+            size = self._held(full_path, known)
         else:
             size = self._draws.size(full_path, 0, MOST_SIZE)
         elements: list[Value] = []
