@@ -304,10 +304,8 @@ class _OneFrame:
     def _array(self, step: ArrayStep, values: Values, path: str) -> bytes:
         full_path = f"{path}{step.spec.name}"
         known = self._known.get(step.count) if isinstance(step.count, str) else step.count
-        if isinstance(known, int):
-            size = self._held(full_path, known)
-        else:
-            size = self._draws.size(full_path, 0, MOST_SIZE)
+        is_counted = isinstance(known, int)
+        size = self._held(full_path, known) if is_counted else self._draws.size(full_path, 0, MOST_SIZE)
         elements: list[Value] = []
         written = b""
         for index in range(size):

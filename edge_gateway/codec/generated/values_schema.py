@@ -7,7 +7,6 @@ lets everybody ignore a keyword it does not have.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -61,27 +60,20 @@ def values_schema(profile: Profile) -> dict[str, Any]:
 
 def _mapping_schema(mapping: MappingShape) -> dict[str, Any]:
     """An object's schema; names with numbers, which nobody can list, are patterns."""
-    plain: dict[str, list[Meaning]] = {}
-    for member in mapping.members:
-        if not member.is_numbered:
-            plain.setdefault(member.name, []).extend(member.meanings)
-    patterns: dict[str, list[Meaning]] = {}
-    for member in mapping.members:
-        if member.is_numbered or member.can_come_again:
-            number = _ANY_NUMBER if member.is_numbered else _AGAIN
-            pattern = re.compile(f"^{member.name}_{number}$")
-            # A pattern holds beside a property, so a name with a meaning of its own is left out of it.
-            others = [name for name in plain if pattern.match(name)]
-            for name in others:
-                plain[name].extend(member.meanings)
-            but_not = f"(?!(?:{'|'.join(others)})$)" if others else ""
-            patterns.setdefault(f"^{but_not}{member.name}_{number}$", []).extend(member.meanings)
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {name: _meanings_schema(meanings) for name, meanings in plain.items()},
+        "properties": {
+            member.name: _meanings_schema(member.meanings) for member in mapping.members if not member.is_numbered
+        },
+    }
+    # No other name of the frame fits such a pattern: a profile in which one did would be refused.
+    patterns = {
+        f"^{member.name}_{_ANY_NUMBER if member.is_numbered else _AGAIN}$": _meanings_schema(member.meanings)
+        for member in mapping.members
+        if member.is_numbered or member.can_come_again
     }
     if patterns:
-        schema["patternProperties"] = {key: _meanings_schema(meanings) for key, meanings in patterns.items()}
+        schema["patternProperties"] = patterns
     return schema | {"required": [*_always_there(mapping.members)], "additionalProperties": False}
 
 
@@ -90,7 +82,7 @@ def _always_there(members: Iterable[Member]) -> Iterable[str]:
 
 
 def _meanings_schema(meanings: Iterable[Meaning]) -> dict[str, Any]:
-    schemas = [meaning_schema(meaning) for meaning in dict.fromkeys(meanings)]
+    schemas = [meaning_schema(meaning) for meaning in meanings]
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 

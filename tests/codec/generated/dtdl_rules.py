@@ -6,6 +6,7 @@ DTDL.quantitativeTypes.v1.md there, as far as the generator uses them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -67,7 +68,14 @@ DTDL_V3 = {
                 {"enum": ["boolean", "double", "float", "integer", "long", "string", "dateTime"]},
                 {"$ref": "#/$defs/enum"},
                 {"$ref": "#/$defs/object"},
+                {"$ref": "#/$defs/array"},
             ]
+        },
+        "array": {
+            "type": "object",
+            "required": ["@type", "elementSchema"],
+            "additionalProperties": False,
+            "properties": {"@type": {"const": "Array"}, "elementSchema": {"$ref": "#/$defs/schema"}},
         },
         "enum": {
             "type": "object",
@@ -122,7 +130,10 @@ def check_dtdl(interface: dict[str, Any]) -> None:
     names = [element["name"] for element in interface["contents"]]
     assert len(set(names)) == len(names), "must be unique for all contents in Interface"
     has_units = "dtmi:dtdl:extension:quantitativeTypes;1" in interface["@context"]
-    for element in _elements(interface["contents"]):
+    elements = list(_elements(interface["contents"]))
+    assert len(elements) <= 100_000, "max 100,000 elements in hierarchy"
+    for element in elements:
+        assert _levels(element.get("schema")) <= 5, "the maximum depth of nested complex schemas is 5 levels"
         assert isinstance(element["@type"], list) == ("unit" in element), "a unit and a semantic type go together"
         if "unit" in element:
             assert has_units
@@ -133,6 +144,25 @@ def check_dtdl(interface: dict[str, Any]) -> None:
                 assert len({value[key] for value in values}) == len(values), f"{key} must be unique in an Enum"
 
 
-def _elements(contents: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    fields = [field for element in contents if "request" in element for field in element["request"]["schema"]["fields"]]
-    return [*contents, *fields]
+def _elements(contents: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Contents and all fields within them."""
+    for element in contents:
+        yield element
+        for schema in (element.get("schema"), element.get("request", {}).get("schema")):
+            yield from _elements(_fields(schema))
+
+
+def _fields(schema: Any) -> list[dict[str, Any]]:
+    """The fields of an object, or of what an array holds."""
+    if not isinstance(schema, dict):
+        return []
+    fields: list[dict[str, Any]] = schema.get("fields") or _fields(schema.get("elementSchema"))
+    return fields
+
+
+def _levels(schema: Any) -> int:
+    """How deep complex schemas stand in each other."""
+    if not isinstance(schema, dict):
+        return 0
+    inner = [field["schema"] for field in schema.get("fields", ())] + [schema.get("elementSchema")]
+    return 1 + max(map(_levels, inner))
