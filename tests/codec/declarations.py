@@ -33,6 +33,15 @@ CHECKSUMS = [
 SCALES = ["1", "0.01", "0.001", "0.1", "0.5", "0.0625", "0.15", "2", "10", "-0.1", "-3"]
 OFFSETS = ["0", "-40", "100", "0.5", "-273.15"]
 
+
+def fixed_layouts(profile: Profile) -> dict[str, Layout]:
+    """The layouts of a profile whose frames all have one length."""
+    layouts = profile.layouts
+    fixed = {name: layout for name, layout in layouts.items() if isinstance(layout, Layout)}
+    assert len(fixed) == len(layouts)
+    return fixed
+
+
 labels = st.text(
     st.characters(exclude_categories=["C", "Z"], exclude_characters="0123456789-"), min_size=1, max_size=8
 ).filter(str.isprintable)

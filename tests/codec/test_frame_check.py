@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_gateway.codec import Codec
 
-from .declarations import sample_of
+from .declarations import fixed_layouts, sample_of
 
 HEAD = {"name": "head", "type": "bytes", "length_bytes": 2, "emit": False}
 DATA = {"name": "data", "type": "bytes", "length_bytes": 4}
@@ -55,7 +55,7 @@ def test_checks_of_known_devices(wire: str, fields: list[dict[str, Any]], checks
     frame = bytes.fromhex(wire)
     (sample,) = codec.decode([frame]).samples
     assert codec.encode("only", None, None, sample.values) == frame
-    check = codec.profile.layouts["only"].checksum
+    check = fixed_layouts(codec.profile)["only"].checksum
     assert check is not None
     for index in (*range(check.covers_start, check.covers_end), check.start):
         damaged = bytearray(frame)
@@ -80,7 +80,7 @@ def test_places_and_ranges(
 ) -> None:
     """`from` and `to` are the first and the last that is covered; without them, all before the check or behind it."""
     codec = sample_of(*fields, checksum={"algorithm": "crc-16/modbus", **checksum})
-    check = codec.profile.layouts["only"].checksum
+    check = fixed_layouts(codec.profile)["only"].checksum
     assert check is not None
     assert ((check.covers_start, check.covers_end), (check.start, check.end)) == (covers, place)
     frame = codec.encode("only", None, None, {"data": "01020304"})

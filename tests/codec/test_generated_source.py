@@ -125,6 +125,7 @@ def test_a_profile_made_around_its_checks_is_refused_by_the_compiler() -> None:
     sound = load_profile("tfmini")
     evil = "a'] = __import__('os').abort() #"
     whole = sound.frames["distance"]
+    assert isinstance(whole, Frame)
 
     def with_field(**update: object) -> Profile:
         field = whole.fields[1].model_copy(update=update)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.codec import compile_profile, failed_vectors, load_profile, parse_profile, profile_names
+from edge_gateway.codec.fields import IntegerField
 from edge_gateway.codec.load import PACKAGED
 from edge_gateway.records import Answer, Sample, Value
 
@@ -87,8 +88,9 @@ def test_reference_answer_is_the_documented_struct() -> None:
 def test_temperatures_are_the_decimals_of_the_wire() -> None:
     """Every raw temperature of the reference frame becomes the float nearest to its decimal, and comes back."""
     field = load_profile("reference-climate").named("sample")["temperature"]
+    assert isinstance(field, IntegerField)
     for raw in range(-32_767, 32_768):
-        assert field.value_of(raw) == float(f"{raw}e-2")  # type: ignore[arg-type] # an integer field takes an int
+        assert field.value_of(raw) == float(f"{raw}e-2")
 
 
 @pytest.mark.parametrize(

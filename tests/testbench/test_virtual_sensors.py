@@ -44,7 +44,7 @@ ADDRESS = 7
 
 def codec_and_framer(profile: str) -> tuple[Codec, Framer]:
     codec = compile_profile(load_profile(profile))
-    return codec, make_framer(codec.profile.framing)
+    return codec, make_framer(codec.profile.line_framing)
 
 
 def sensor_of(

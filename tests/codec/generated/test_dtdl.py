@@ -102,7 +102,8 @@ def test_groups_are_objects_and_lists_are_arrays() -> None:
 
 def test_names_with_a_number_are_told_in_words() -> None:
     """An item that comes again is declared once and its other names told; one that only has a number is only told."""
-    items = "{type: tlv, header: [{name: n, type: u8}, {name: tag, type: u8}], tag: tag, %s items: {1: [{name: a, type: u8}]}}"
+    header = "[{name: n, type: u8}, {name: tag, type: u8}]"
+    items = f"{{type: tlv, header: {header}, tag: tag, %s items: {{1: [{{name: a, type: u8}}]}}}}"
     again = dtdl_interface(one_frame(items % ""))
     assert again["contents"][0]["comment"] == "Not in every message; One that comes again is a_2, a_3, ..."
     numbered = dtdl_interface(one_frame(items % "number: n,"))
