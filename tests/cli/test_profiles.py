@@ -36,6 +36,9 @@ def test_list_names_all_profiles() -> None:
     listed = run_json("list")
     assert [each["name"] for each in listed] == profile_names()
     assert all(each["title"] and each["vectors"] > 0 and each["source"]["document"] for each in listed)
+    kinds = {each["name"]: each["kind"] for each in listed}
+    expected = {"tfmini": "serial", "bthome-v2": "radio", "sdm120": "polled", "cayenne-lpp": "payload"}
+    assert expected.items() <= kinds.items()
     shown = run("list").stdout
     assert all(name in shown for name in profile_names())
 
@@ -136,6 +139,14 @@ def test_a_new_profile_works_as_it_is(soil_probe: Path) -> None:
     assert run("test", str(soil_probe)).exit_code == 0
     assert run("new", "soil-probe").stdout == soil_probe.read_text()
     assert run_json("new", "soil-probe")["text"] == soil_probe.read_text()
+
+
+def test_a_new_radio_profile_works_as_it_is(tmp_path: Path) -> None:
+    """With --radio, what is written describes a sensor that advertises, and passes as well."""
+    path = tmp_path / "plant-probe.yaml"
+    assert run("new", "plant-probe", "--radio", "-o", str(path)).exit_code == 0
+    assert run("test", str(path)).exit_code == 0
+    assert load_profile(path).radio is not None
 
 
 def test_a_new_profile_overwrites_nothing(soil_probe: Path) -> None:

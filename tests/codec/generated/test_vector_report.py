@@ -78,9 +78,48 @@ def test_an_argument_that_does_not_fit_has_no_bytes() -> None:
     assert "5 is not allowed" in failure.what
 
 
-def test_the_starting_profile_works() -> None:
+def packaged_failures(name: str, right: str, wrong: str) -> list[VectorFailure]:
+    text = (PACKAGED / f"{name}.yaml").read_text("utf-8")
+    assert right in text
+    return vector_failures(compile_profile(parse_profile(text.replace(right, wrong, 1), "wrong.yaml")))
+
+
+def test_values_in_groups_and_lists_are_told_by_their_place() -> None:
+    """Of a group or a list, the one value is told that is wrong."""
+    (failure,) = packaged_failures("cayenne-lpp", "acceleration_6: {x: 1.234", "acceleration_6: {x: 1.235")
+    assert (failure.start, failure.end, failure.field) == (6, 8, "acceleration_6.x")
+    assert (failure.expected, failure.got) == ("1.235", "1.234")
+
+
+def test_what_was_encrypted_has_no_bytes_in_the_frame() -> None:
+    """A wrong value of an encrypted vector is told by its name; its bytes are not those of the frame."""
+    right = "encryption_counter: 857870592, temperature: 25.06"
+    failed = packaged_failures("bthome-v2", right, right.replace("25.06", "25"))
+    assert [(each.start, each.field, each.expected, each.got) for each in failed] == [
+        (None, "temperature", "25", "25.06")
+    ]
+
+
+def test_a_reject_that_does_not_come_is_told() -> None:
+    """A frame that has to be rejected and is not, or for another reason, is told by its sentence."""
+    vector = "vectors:\n  - {frame: answer, hex: 81 07 00 01 00 %s, reject: checksum, source: x}\n"
+    right, wrong = (vector % check for check in ("00 00", TEXT.partition("hex: 81 07 00 01 00 ")[2][:5]))
+    assert failures("vectors:\n", right) == []
+    (failure,) = failures("vectors:\n", wrong)
+    assert failure.what == "the frame is taken, and the vector says 'checksum'"
+    assert failure.start is None
+
+
+def test_a_vector_of_code_is_told_by_its_sentence() -> None:
+    """Which bytes a value is from, only the decoder knows."""
+    (failure,) = packaged_failures("senml-json", "address: ", "address: not-")
+    assert failure.what.startswith("the address is")
+
+
+@pytest.mark.parametrize("radio", [False, True])
+def test_the_starting_profile_works(radio: bool) -> None:
     """A new profile loads under its name, and its vectors hold."""
-    profile = parse_profile(starting_profile("soil-probe"), "soil-probe.yaml")
+    profile = parse_profile(starting_profile("soil-probe", radio=radio), "soil-probe.yaml")
     assert profile.name == "soil-probe"
     assert profile.vectors
     assert vector_failures(compile_profile(profile)) == []
