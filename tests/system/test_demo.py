@@ -58,12 +58,13 @@ def demo(temporary: Path, *arguments: str, exit_code: int = 0) -> dict[str, Any]
 
 
 def test_five_seconds_balance(temporary: Path) -> None:
-    """Twelve sensors of three profiles, noise and broken frames, alerts with commands: all of it accounted for."""
+    """Twelve sensors of four profiles, noise and broken frames, alerts with commands: all of it accounted for."""
     document = demo(temporary, "--seconds", "5")
     assert document["balanced"]
     assert document["imbalances"] == []
     assert len(document["devices"]) == 12
-    assert {device["profile"] for device in document["devices"].values()} == {"reference-climate", "pms5003", "tfmini"}
+    profiles = {device["profile"] for device in document["devices"].values()}
+    assert profiles == {"reference-climate", "pms5003", "sds011", "tfmini"}
     for device in document["devices"].values():
         assert device["sent"] == device["received"] > 10
         assert device["broken"] == device["rejected"]
@@ -118,7 +119,7 @@ def test_a_wrong_script_is_refused_before_anything_starts(temporary: Path) -> No
 def test_the_live_view_fits_a_small_terminal_and_obeys_its_keys(temporary: Path) -> None:
     """On a terminal of 80 by 24 all devices and keys are seen, keys act, and `q` ends in a balanced account."""
     with Terminal([*DEMO, "--seed", "1"], temporary) as terminal:
-        terminal.wait_for("tank-3", "[c] cut link", "[q] quit", "fault")
+        terminal.wait_for("smoke-2", "[c] cut link", "[q] quit", "fault")
         terminal.press("u")
         terminal.wait_for("plug in climate-1", "climate-1 is unplugged")
         terminal.press("c")

@@ -21,6 +21,8 @@ import yaml
 from edge_gateway.assembly import BUFFER_FILE, key_store
 from edge_gateway.buffer import Account
 from edge_gateway.buffer.store import Store
+from edge_gateway.codec import load_profile
+from edge_gateway.codec.generated import ProfileSignal
 from edge_gateway.config.model import (
     BufferSettings,
     CommandOnAlert,
@@ -61,7 +63,7 @@ class DemoBench:
     """Sensors, gateway and hub. Use it as an async context manager; leaving stops all of it.
 
     Args:
-        sensors: how many; half of them `reference-climate`, the others `pms5003` and `tfmini`.
+        sensors: how many; half of them `reference-climate`, the others `pms5003`, `sds011` and `tfmini`.
         rng: what the sensors measure, and when.
 
     Raises:
@@ -132,8 +134,9 @@ class DemoBench:
         await self.gateway.connected()
 
     def _make_sensors(self, directory: Path, resources: AsyncExitStack) -> None:
-        counts = [self._count - self._count // 2, self._count // 2 - self._count // 4, self._count // 4]
-        for make, count in zip((self._climate, self._dust, self._tank), counts, strict=True):
+        few = self._count // 6
+        counts = [self._count - self._count // 2, self._count // 2 - 2 * few, few, few]
+        for make, count in zip((self._climate, self._tank, self._dust, self._smoke), counts, strict=True):
             for number in range(1, count + 1):
                 # A generator for each, so that a sensor's values do not depend on when the others send.
                 rng = random.Random(self._rng.getrandbits(64))  # noqa: S311 - simulated measurements, not secrets
@@ -160,6 +163,22 @@ class DemoBench:
             line,
             ParticleSignal(rng),
             profile="pms5003",
+            period_s=0.2,
+            rng=rng,
+            noise_share=_NOISE_SHARE,
+            broken_share=_BROKEN_SHARE,
+        )
+
+    @staticmethod
+    def _smoke(number: int, line: PtyLine, rng: random.Random) -> VirtualSensor:
+        # What any profile's sensor measures can be made from the profile alone.
+        return VirtualSensor(
+            f"smoke-{number}",
+            line,
+            ProfileSignal(load_profile("sds011"), rng, frame="measurement", day_s=_DAY_S),
+            profile="sds011",
+            address=f"a1{number:02x}",
+            frame="measurement",
             period_s=0.2,
             rng=rng,
             noise_share=_NOISE_SHARE,

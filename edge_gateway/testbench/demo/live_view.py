@@ -34,6 +34,7 @@ _STALE_AFTER_S: Final = 1.5
 _SHOWN: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "reference-climate": (("temperature", "{:.2f} °C"), ("humidity", "{:.2f} %RH"), ("battery", "{:.3f} V")),
     "pms5003": (("pm1_0", "{}"), ("pm2_5", "{}"), ("pm10", "{} µg/m³")),
+    "sds011": (("pm2_5", "{:.1f}"), ("pm10", "{:.1f} µg/m³")),
     "tfmini": (("distance", "{:.2f} m"), ("strength", "strength {}")),
 }
 """The values shown of each profile, and how."""
