@@ -150,11 +150,16 @@ class MqttBroker:
         return UplinkLost(f"the connection was lost ({error})", where=self.endpoint)
 
 
+_MOST_READS: Final = 64
+"""Packets, or a few more, that are read in one turn of the loop."""
+
+
 class _PromptClient(aiomqtt.Client):
     """Writes a packet at once, tells of confirmations by futures, and can be given up.
 
     aiomqtt goes to the loop as if from another thread and waits for the socket to be writable, which it nearly always
-    is: six system calls and two turns of the loop for each message. Only what the socket does not take waits.
+    is: six system calls and two turns of the loop for each message. Only what the socket does not take waits. What has
+    come is read to its end, where aiomqtt would leave some of it lying.
     """
 
     _is_given_up = False
@@ -206,6 +211,25 @@ class _PromptClient(aiomqtt.Client):
         if self._is_given_up:
             raise ConnectionAbortedError("given up meanwhile")
         super()._on_socket_open(client, userdata, sock)
+        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read, client, sock)
+
+    def _read(self, client: paho.Client, sock: Any) -> None:
+        """Read all that has come.
+
+        aiomqtt has paho read a packet or some. What came with them in one TLS record has left the socket by then, so
+        that nothing would wake the loop for it before the next record.
+        """
+        try:
+            for _ in range(_MOST_READS):
+                client.loop_read()
+                is_open = client.socket() is sock
+                if not is_open or not sock.pending():
+                    return
+        except Exception as error:  # noqa: BLE001  # as aiomqtt does: whatever it is, the connection is over
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+            return
+        self._loop.call_soon(self._read, client, sock)  # others have a turn between
 
     def _on_socket_register_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
         try:

@@ -235,3 +235,38 @@ async def test_a_broker_that_denies_commands_still_takes_readings(tmp_path: Path
             f"commands/{GATEWAY}/+"
         ]
         assert [message.message_id for message in hub.messages] == ["id-1"]
+
+
+async def test_what_stands_in_one_tls_record_is_read_at_once(
+    broker: BrokerFarSide, gateway: RecordingDownlink, authority: LocalAuthority
+) -> None:
+    """Three commands that come in one piece with SUBACK are obeyed, though the socket has nothing more to say."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while first := await reader.read(1):
+            length = shift = 0
+            while True:
+                (digit,) = await reader.readexactly(1)
+                length |= (digit & 0x7F) << shift
+                shift += 7
+                if digit < 0x80:
+                    break
+            packet = await reader.readexactly(length)
+            if first[0] == 0x10:  # CONNECT
+                writer.write(bytes.fromhex("20020000"))
+            elif first[0] == 0x82:  # SUBSCRIBE: packet id, length of the filter, filter, QoS
+                topic = packet[4 : 4 + packet[3]].rstrip(b"#+") + b"r1"
+                body = b'{"device": "boiler", "command": "ping"}'
+                publish = bytes([0x30, 2 + len(topic) + len(body), 0, len(topic)]) + topic + body
+                writer.write(b"\x90\x03" + packet[:2] + b"\x01" + 3 * publish)
+        writer.close()
+
+    tls = authority.server_context(["127.0.0.1"])
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = MqttUplink(host="127.0.0.1", port=port, ca_file=broker.broker.ca_file)
+        async with MqttBroker(settings, QUICK, gateway=GATEWAY).connect(gateway.downlink()) as session:
+            lost = asyncio.create_task(session.lost())
+            await soon(gateway.until(lambda: len(gateway.commands) == 3))
+            lost.cancel()
+            await asyncio.gather(lost, return_exceptions=True)
