@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import orjson
 import structlog
@@ -32,7 +32,6 @@ from edge_gateway.framing import Framer, make_framer
 from edge_gateway.keystore.device_keys import DeviceKeys, key_names, own_keys
 from edge_gateway.keystore.software import SoftwareKeyStore, SoftwarePayloadKeys
 from edge_gateway.pipeline import Gateway, Link
-from edge_gateway.polling import LineTiming, PolledLine
 from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
 from edge_gateway.transport import Transport
@@ -42,6 +41,9 @@ from edge_gateway.transport.serial_port import SerialPort
 from edge_gateway.uplink import Uplink
 from edge_gateway.uplink.iot_hub import IotHub
 from edge_gateway.uplink.mqtt import MqttBroker
+
+if TYPE_CHECKING:
+    from edge_gateway.polling import PolledLine
 
 _log = structlog.get_logger()
 
@@ -201,6 +203,8 @@ def _make_polled(
     profile = codec.profile
     if not profile.polls or isinstance(settings.port, ReplaySettings):
         return None
+    from edge_gateway.polling import LineTiming, PolledLine
+
     return PolledLine(
         settings.name,
         codec,

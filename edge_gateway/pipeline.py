@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -38,7 +38,6 @@ from edge_gateway.codec import Codec, Decoded, Request
 from edge_gateway.config.model import DeliverySettings, LinkSettings
 from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, TransportError
 from edge_gateway.framing import Framer
-from edge_gateway.polling import PolledLine
 from edge_gateway.records import (
     Chunk,
     Command,
@@ -53,6 +52,9 @@ from edge_gateway.rules.rule_set import RuleSet
 from edge_gateway.transport import Transport
 from edge_gateway.uplink import Downlink, Uplink
 from edge_gateway.uplink.delivery import Delivery
+
+if TYPE_CHECKING:
+    from edge_gateway.polling import PolledLine
 
 _log = structlog.get_logger()
 

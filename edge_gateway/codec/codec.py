@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edge_gateway.codec.compile import CompiledDecoder, Decoded, compile_decoder
-from edge_gateway.codec.door import Door, open_door
 from edge_gateway.codec.explain import explain_decoded, explain_frame
 from edge_gateway.codec.fields import FloatField, IntegerField, WholeNumber
 from edge_gateway.codec.layout import Layout
@@ -20,11 +20,14 @@ from edge_gateway.codec.profile import AnyLayout, Argument, ArgumentReference, P
 from edge_gateway.codec.rows import Row
 from edge_gateway.codec.structure.items import Computed
 from edge_gateway.codec.structure.plan import Output, Plan
-from edge_gateway.codec.text import TextLayout, write_text
+from edge_gateway.codec.text import TextLayout
 from edge_gateway.codec.text.numbers import DecimalColumn
 from edge_gateway.codec.text.places import PlaceColumn
 from edge_gateway.errors import CodecError, CommandInvalid, ProfileError
 from edge_gateway.records import Answer, CommandResult, CommandStatus, Value
+
+if TYPE_CHECKING:
+    from edge_gateway.codec.door import Door
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,8 @@ class Codec:
 
             return write_frame(layout, held, address, self._keys, exact=exact)
         if isinstance(layout, TextLayout):
+            from edge_gateway.codec.text.writing import write_text
+
             return write_text(layout.frame, held, exact=exact)
         return _assemble(layout, held, exact=exact)
 
@@ -235,6 +240,8 @@ def _door(profile: Profile) -> Door | None:
     if profile.decoder is None:
         return None
     try:
+        from edge_gateway.codec.door import open_door
+
         return open_door(profile.decoder, profile.options)
     except ProfileError as error:
         raise ProfileError(error.what, where=f"{profile.name}: {error.where}", remedy=error.remedy) from error

@@ -27,7 +27,7 @@ from edge_gateway.codec.layout import Layout
 from edge_gateway.codec.payload_keys import PayloadKeys, no_payload_keys
 from edge_gateway.codec.profile import AnyLayout, Profile, is_field
 from edge_gateway.codec.structure.plan import Plan
-from edge_gateway.codec.text import TextLayout, namespace_of, source_lines, text_reject_reason
+from edge_gateway.codec.text import TextLayout
 from edge_gateway.records import Answer, Reject, Sample, record
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def compile_decoder(
         namespace.update(each.namespace)
     texts = [layout for layout in heard if isinstance(layout, TextLayout)]
     for text in texts:
+        from edge_gateway.codec.text.source import namespace_of
+
         namespace.update(namespace_of(text.frame))
     fixed = [layout for layout in heard if isinstance(layout, Layout)]
     source = "\n".join(_source_lines(profile, fixed, planned, texts)) + "\n"
@@ -149,6 +151,8 @@ def reject_reason(
     """
     texts = [layout.frame for layout in layouts if isinstance(layout, TextLayout)]
     if texts:
+        from edge_gateway.codec.text.reading import text_reject_reason
+
         return text_reject_reason(texts, frame) or "value"
     binary = [layout for layout in layouts if not isinstance(layout, TextLayout)]
     same_length = [layout for layout in binary if layout.admits_length(len(frame))]
@@ -188,6 +192,8 @@ def _source_lines(
         yield ""
     for text in texts:
         yield ""
+        from edge_gateway.codec.text.source import source_lines
+
         yield from source_lines(text.frame, f"read_{text.name}", profile.identity, profile.sequence)
         yield ""
     yield ""

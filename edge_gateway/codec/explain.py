@@ -14,13 +14,15 @@ from edge_gateway.codec.payload_keys import PayloadKeys
 from edge_gateway.codec.profile import Profile
 from edge_gateway.codec.rows import Row, checksum_row, slot_flaw, slot_rows
 from edge_gateway.codec.structure.plan import Plan
-from edge_gateway.codec.text import TextFrame, TextLayout, explain_text, likeliest
+from edge_gateway.codec.text import TextFrame, TextLayout
 
 
 def explain_frame(profile: Profile, frame: bytes, keys: PayloadKeys) -> list[Row]:
     """See `Codec.explain`."""
     texts = {name: each for name, each in profile.frames.items() if isinstance(each, TextFrame)}
     if texts:
+        from edge_gateway.codec.text.reading import explain_text, likeliest
+
         name = likeliest(texts, frame)
         return explain_text(name, texts[name], frame)
     layout = _likeliest(profile, frame)

@@ -23,9 +23,10 @@ from edge_gateway.codec.generated.text_drawing import draw_values
 from edge_gateway.codec.payload_keys import PayloadKeys
 from edge_gateway.codec.profile import AnyLayout, DecoderVector, FrameVector, Profile
 from edge_gateway.codec.structure.plan import Body, Plan
-from edge_gateway.codec.text import TextFrame, write_text
+from edge_gateway.codec.text import TextFrame
 from edge_gateway.codec.text.columns import PlainColumn
 from edge_gateway.codec.text.words import TextColumn
+from edge_gateway.codec.text.writing import write_text
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Scalar, Value
 

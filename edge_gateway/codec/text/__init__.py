@@ -7,29 +7,19 @@ A profile declares them beside binary frames, with the same words for the same m
 - `source.py` turns it into the Python function that reads every frame;
 - `reading.py` reads one frame slowly, to explain it or to say why it is rejected;
 - `writing.py` goes the other way, from values to text.
+
+The last three are imported where they are needed: a gateway without such a profile does without them.
 """
 
 from edge_gateway.codec.text.columns import NamedColumn
 from edge_gateway.codec.text.frames import BlockFrame, ListFrame, TextFrame, can_be_told_apart
 from edge_gateway.codec.text.layout import TextLayout
-from edge_gateway.codec.text.reading import explain_text, likeliest, read_text, text_reject_reason
-from edge_gateway.codec.text.source import CompiledText, compile_text, namespace_of, source_lines
-from edge_gateway.codec.text.writing import write_text
 
 __all__ = [
     "BlockFrame",
-    "CompiledText",
     "ListFrame",
     "NamedColumn",
     "TextFrame",
     "TextLayout",
     "can_be_told_apart",
-    "compile_text",
-    "explain_text",
-    "likeliest",
-    "namespace_of",
-    "read_text",
-    "source_lines",
-    "text_reject_reason",
-    "write_text",
 ]

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from edge_gateway.codec.text.columns import ChoiceColumn
 from edge_gateway.codec.text.frames import BlockFrame, TextFrame, can_be_told_apart
-from edge_gateway.codec.text.reading import read_text
-from edge_gateway.codec.text.writing import sealed_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +39,20 @@ class TextLayout:
 
     def fits(self, frame: bytes) -> bool:
         """Whether the frame is one of this kind, and right."""
+        from edge_gateway.codec.text.reading import read_text
+
         return not read_text(self.frame, frame).reason
 
     def check_holds(self, frame: bytes) -> bool:
         """Whether the frame's checksum is the one of its bytes; true for a kind without one."""
+        from edge_gateway.codec.text.reading import read_text
+
         return read_text(self.frame, frame).reason != "checksum"
 
     def sealed(self, frame: bytes) -> bytes:
         """The frame with the right checksum behind its end; the frame itself where there is none."""
+        from edge_gateway.codec.text.writing import sealed_again
+
         return sealed_again(self.frame.form, frame)
 
     def differs_from(self, other: TextLayout) -> bool:

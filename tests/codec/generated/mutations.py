@@ -42,7 +42,8 @@ from edge_gateway.codec.payload_keys import PayloadKeys
 from edge_gateway.codec.profile import AnyLayout
 from edge_gateway.codec.structure import reader
 from edge_gateway.codec.structure.plan import Plan
-from edge_gateway.codec.text import TextFrame, TextLayout, read_text
+from edge_gateway.codec.text import TextFrame, TextLayout
+from edge_gateway.codec.text.reading import read_text
 from edge_gateway.records import Answer, Sample, Value
 
 from .independent_checksums import independent_checksum

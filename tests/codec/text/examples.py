@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_gateway.codec.text import BlockFrame, ListFrame, TextFrame, compile_text, read_text
+from edge_gateway.codec.text import BlockFrame, ListFrame, TextFrame
+from edge_gateway.codec.text.reading import read_text
+from edge_gateway.codec.text.source import compile_text
 from edge_gateway.records import Value
 
 

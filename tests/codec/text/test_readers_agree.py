@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_gateway.codec.text import TextFrame, TextLayout, compile_text, read_text
+from edge_gateway.codec.text import TextFrame, TextLayout
+from edge_gateway.codec.text.reading import read_text
+from edge_gateway.codec.text.source import compile_text
 from edge_gateway.codec.text.writing import write_text
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Value

@@ -8,7 +8,10 @@ import pytest
 
 from edge_gateway.codec import compile_profile, load_profile
 from edge_gateway.codec.profile import Profile
-from edge_gateway.codec.text import can_be_told_apart, compile_text, explain_text, write_text
+from edge_gateway.codec.text import can_be_told_apart
+from edge_gateway.codec.text.reading import explain_text
+from edge_gateway.codec.text.source import compile_text
+from edge_gateway.codec.text.writing import write_text
 from edge_gateway.errors import CodecError, ProfileError
 from edge_gateway.records import Answer, Sample
 
