@@ -49,3 +49,9 @@ def test_a_broken_frame_is_told_as_far_as_it_goes() -> None:
     rows = explained(compile_profile(load_profile("bthome-v2"), KEYS), SEALED.replace("a4 72", "a4 73"))
     assert rows["objects"].note == "rejected: decryption"
     assert rows["message_check"].hex == "78 23 72 14"
+
+
+def test_a_check_within_the_frame_is_told_once() -> None:
+    """The field that holds it is the row that says whether it is right."""
+    rows = compile_profile(load_profile("sds011")).explain(bytes.fromhex("aac0d4043a0aa1601eab"))
+    assert [(row.field, row.note) for row in rows if row.start == 8] == [("check_sum", "sum-8, wrong: 1d expected")]

@@ -129,7 +129,7 @@ class _Reader:
         except _Misfit as misfit:
             reason = reason or misfit.reason
         if check is not None:
-            self._rows.append(checksum_row(check, frame))
+            self._tell_check(checksum_row(check, frame))
         for name, role in self._roles.items():
             if name in values:
                 # It stands in an item that a frame can be without, which gives it with its other values.
@@ -144,6 +144,14 @@ class _Reader:
             {} if reason else values,
             version,
         )
+
+    def _tell_check(self, told: Row) -> None:
+        """Say of the check whether it is right: in place of the field that holds it, or behind all."""
+        for index, row in enumerate(self._rows):
+            if (row.start, row.field) == (told.start, told.field):
+                self._rows[index] = told
+                return
+        self._rows.append(told)
 
     def _version(self) -> int | None:
         if self._plan.version is None:
