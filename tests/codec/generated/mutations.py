@@ -51,7 +51,7 @@ from .independent_seals import IndependentSeal
 
 _BATCH_FRAMES = 200
 _BATCH_LIMIT_S = 10.0
-"""A batch takes some milliseconds. So long, and the decoder hangs."""
+"""Of the process's own time, in which a batch takes some tenths at most. So long, and the decoder hangs."""
 _FRAME_LIMIT_S = 1.0
 """For a single frame, when the one is looked for that hangs."""
 _JOB_FRAMES = 25_000
@@ -271,13 +271,13 @@ def _time_limit(limit_s: float) -> Iterator[None]:
     def out_of_time(_: int, __: FrameType | None) -> None:
         raise DecoderHangs(f"not decoded within {limit_s:g} s")
 
-    before = signal.signal(signal.SIGALRM, out_of_time)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    before = signal.signal(signal.SIGPROF, out_of_time)
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def jobs(profiles: Sequence[str], frames: int, seed: int) -> list[Job]:
