@@ -16,7 +16,7 @@ from edge_gateway.codec.explain import explain_decoded, explain_frame
 from edge_gateway.codec.fields import FloatField, IntegerField, WholeNumber
 from edge_gateway.codec.layout import Layout
 from edge_gateway.codec.payload_keys import PayloadKeys, no_payload_keys
-from edge_gateway.codec.profile import AnyLayout, Argument, ArgumentReference, Profile, is_constant
+from edge_gateway.codec.profile import AnyLayout, Argument, ArgumentReference, Profile
 from edge_gateway.codec.rows import Row
 from edge_gateway.codec.structure.items import Computed
 from edge_gateway.codec.structure.plan import Output, Plan
@@ -121,7 +121,7 @@ class Codec:
         }
         held |= values
         for name in held:
-            if (name not in named and not numbered) or (name in named and is_constant(named[name])):
+            if (name not in named and not numbered) or (name in named and named[name].is_constant):
                 known = ", ".join(profile.values_of(frame_name))
                 raise CodecError(f"there is no value {name!r}", where=where, remedy=f"Values: {known}")
         for name, spec in named.items():
@@ -268,7 +268,7 @@ def compile_profile(profile: Profile, keys: PayloadKeys = no_payload_keys) -> Co
 
 def is_given_by_itself(spec: Output) -> bool:
     """Whether nobody has to give a value, because the frame or other values say it."""
-    return isinstance(spec, Computed) or is_constant(spec)
+    return isinstance(spec, Computed) or spec.is_constant
 
 
 def _absent_names(layout: AnyLayout) -> tuple[Collection[str], bool]:

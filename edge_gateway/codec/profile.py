@@ -155,11 +155,6 @@ def is_field(spec: Output) -> TypeGuard[NamedField]:
     return isinstance(spec, NamedField)
 
 
-def is_constant(spec: Output) -> bool:
-    """Whether a field holds the same in every frame of its kind."""
-    return isinstance(spec, (IntegerField, BytesField, TextColumn)) and spec.const is not None
-
-
 def _frame_kind(frame: Any) -> str:
     keys = frame if isinstance(frame, Mapping) else {"text": getattr(frame, "text", {})}
     text = keys.get("text", {})
@@ -444,7 +439,7 @@ class Profile(Settings):
         return {
             name: spec
             for name, spec in self.named(frame_name).items()
-            if spec.emit and not is_constant(spec) and name not in (self.identity, self.sequence)
+            if spec.emit and not spec.is_constant and name not in (self.identity, self.sequence)
         }
 
     def told(self, name: str) -> list[Output] | None:
@@ -584,7 +579,7 @@ class Profile(Settings):
                     isinstance(spec, TextColumn) and not spec.enum
                 )
                 plain_text = is_text and key == "identity"
-                if is_constant(spec) or not (plain_number or plain_text):
+                if spec.is_constant or not (plain_number or plain_text):
                     raise Misdeclared(
                         f"{name!r} cannot be the {key}",
                         key=key,
@@ -644,7 +639,7 @@ class Profile(Settings):
         settable = {
             name: spec
             for name, spec in self.named(command.frame).items()
-            if not is_constant(spec) and not isinstance(spec, Computed) and name != self.identity
+            if not spec.is_constant and not isinstance(spec, Computed) and name != self.identity
         }
         for name, spec in settable.items():
             if name not in command.set and spec.emit and name not in optional:

@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from edge_gateway.codec.fields import Misdeclared
-from edge_gateway.codec.fields.whole_numbers import OneOrManySchema, one_or_many
-from edge_gateway.config.settings import Settings
+from edge_gateway.config.settings import OneOrManySchema, Settings, one_or_many
 
 CompanyId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$"), Field(examples=["0499"])]
 """A company identifier of the Bluetooth assigned numbers, as it is printed there."""

@@ -61,3 +61,16 @@ def _own_texts(cls: type[Settings]) -> dict[str, str]:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 texts[name] = inspect.cleandoc(text)
     return texts
+
+
+def one_or_many(value: Any) -> Any:
+    """Let one thing stand for a list of one; for a `BeforeValidator`, with `OneOrManySchema` behind it."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+class OneOrManySchema:
+    """Tells editors what `one_or_many` tells pydantic."""
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        many = handler(core_schema)
+        return {"anyOf": [many["items"], many]}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_gateway.codec import Codec, compile_profile, load_profile, parse_profile
 from edge_gateway.codec.fields import IntegerField
-from edge_gateway.codec.profile import Profile, is_constant
+from edge_gateway.codec.profile import Profile
 from edge_gateway.records import Value
 
 from .declarations import fixed_layouts, frames_of, profiles
@@ -201,5 +201,5 @@ def test_finite_floats_come_back(number: float) -> None:
 
 def test_expected_values_see_constants() -> None:
     """The comparison above covers constants too: they are fields, and no values."""
-    assert is_constant(REFERENCE.profile.named("sample")["kind"])
+    assert REFERENCE.profile.named("sample")["kind"].is_constant
     assert "kind" not in REFERENCE.profile.values_of("sample")

@@ -39,6 +39,11 @@ class BytesField(WireField[bytes]):
         return self
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it holds the same in every frame of its kind."""
+        return self.const is not None
+
+    @property
     def size_bytes(self) -> int:
         """How many bytes of the frame it takes."""
         return self.length_bytes if isinstance(self.length_bytes, int) else 0

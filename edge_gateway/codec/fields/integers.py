@@ -80,6 +80,11 @@ class IntegerField(WholeNumber, WireField[int]):
     """If given, it counts seconds or milliseconds since 1970, and the value is that time as RFC 3339 text."""
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it holds the same in every frame of its kind."""
+        return self.const is not None
+
+    @property
     def size_bytes(self) -> int:
         """How many bytes of the frame it takes."""
         return 1 if self.is_bool else int(self.type[1:]) // 8

@@ -23,17 +23,14 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    GetJsonSchemaHandler,
     StringConstraints,
     Tag,
     WithJsonSchema,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from edge_gateway.codec.fields.wire import Misdeclared, Named, Unit
-from edge_gateway.config.settings import Settings
+from edge_gateway.config.settings import OneOrManySchema, Settings, one_or_many
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Value
 
@@ -104,21 +101,8 @@ class Valid(Settings):
         return " ".join(f"{word} {end}" for word, end in ends if end is not None)
 
 
-def one_or_many(value: Any) -> Any:
-    """Let `sentinel: 65535` stand for a list of one."""
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
 def _sentinel_kind(value: Any) -> str:
     return "RawRange" if isinstance(value, (dict, RawRange)) else "int"
-
-
-class OneOrManySchema:
-    """Tells editors what `one_or_many` tells pydantic."""
-
-    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        many = handler(core_schema)
-        return {"anyOf": [many["items"], many]}
 
 
 Sentinel: TypeAlias = Annotated[

@@ -69,6 +69,11 @@ class Named(Settings):
     description: str = ""
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it holds the same in every frame of its kind."""
+        return False
+
+    @property
     def can_reject(self) -> bool:
         """Whether a frame is rejected for what may stand here."""
         return False

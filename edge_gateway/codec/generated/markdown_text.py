@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edge_gateway.codec.fields import FloatField, IntegerField, RawRange, Valid
 from edge_gateway.codec.generated.shapes import OneValue, unit_of
-from edge_gateway.codec.profile import is_constant
 from edge_gateway.codec.structure.items import Computed
 
 _EPOCHS = {"unix-s": "seconds since 1970", "unix-ms": "milliseconds since 1970"}
@@ -65,7 +64,7 @@ def meaning(spec: OneValue | Computed) -> str:
     if valid is not None:
         otherwise = "no value" if valid.otherwise == "null" else "the frame is rejected"
         notes.append(f"valid is {valid}, otherwise {otherwise}")
-    if not spec.emit and not is_constant(spec):
+    if not spec.emit and not spec.is_constant:
         notes.append("not reported")
     return "; ".join(notes)
 

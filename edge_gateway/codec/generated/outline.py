@@ -22,7 +22,7 @@ from edge_gateway.codec.generated.shapes import (
     TruthShape,
     meaning_of,
 )
-from edge_gateway.codec.profile import Frame, Profile, is_constant
+from edge_gateway.codec.profile import Frame, Profile
 from edge_gateway.codec.structure.plan import (
     ArrayStep,
     Body,
@@ -81,7 +81,7 @@ def _members_of_step(step: Step) -> Iterator[Member]:
     match step:
         case Run():
             for part in (part for slot in step.slots for part in parts_of(slot.field)):
-                if part.emit and not is_constant(part):
+                if part.emit and not part.is_constant:
                     yield Member(part.name, (meaning_of(part),))
         case Variable():
             if step.spec.emit:
@@ -159,7 +159,7 @@ def _members_of_columns(columns: Sequence[AnyColumn]) -> Iterator[Member]:
         if isinstance(column, ChoiceColumn):
             for way in _members_of_columns(column.of):
                 yield way._replace(is_always_there=False)
-        elif column.emit and not is_constant(column):
+        elif column.emit and not column.is_constant:
             yield Member(column.name, (_meaning_of_column(column),))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from edge_gateway.codec.generated.drawing import Draws, Values
-from edge_gateway.codec.profile import is_constant
 from edge_gateway.codec.text import BlockFrame, TextFrame
 from edge_gateway.codec.text.column import Column
 from edge_gateway.codec.text.columns import (
@@ -52,7 +51,7 @@ def _line(columns: Sequence[AnyColumn], draws: Draws, path: str) -> Values:
             chosen = ways[min(draws.size(f"{path}{index}", 0, len(ways) - 1), len(ways) - 1)]
         else:
             chosen = column
-        if not is_constant(chosen):
+        if not chosen.is_constant:
             drawn[chosen.name] = _value(chosen, draws, f"{path}{chosen.name}")
     return drawn
 

@@ -64,7 +64,7 @@ class Array(Named, Presence):
             raise Misdeclared(f"a list of {self.of.type}", key="of.type", remedy="Put it in a group")
         if isinstance(self.of, IntegerField) and self.of.bits:
             raise Misdeclared("a list of bit fields", key="of.bits", remedy="Put the integer in a group")
-        if not self.of.emit or (isinstance(self.of, IntegerField | BytesField) and self.of.const is not None):
+        if not self.of.emit or self.of.is_constant:
             raise Misdeclared("the elements would be no values", key="of", remedy="Leave out `emit` and `const`")
         if self.of.is_conditional:
             raise Misdeclared("an element of a list is always there", key="of", remedy="Put the condition in a group")

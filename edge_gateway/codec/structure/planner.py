@@ -629,7 +629,7 @@ def _check_numbered(given: _Given, names: _Names, key: str) -> None:
 
 
 def _is_value(spec: PlanOutput) -> bool:
-    return spec.emit and not (isinstance(spec, IntegerField | BytesField) and spec.const is not None)
+    return spec.emit and not spec.is_constant
 
 
 def _bounds(steps: Iterable[Step]) -> tuple[int, int | None]:

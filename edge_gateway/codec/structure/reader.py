@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 from edge_gateway.cel import EvaluationError
-from edge_gateway.codec.fields import BytesField, IntegerField, NamedField, TextField
+from edge_gateway.codec.fields import IntegerField, NamedField, TextField
 from edge_gateway.codec.fixed_run import parts_of
 from edge_gateway.codec.layout import Slot
 from edge_gateway.codec.payload_keys import PayloadKeys
@@ -316,7 +316,7 @@ class _Reader:
         if role is not None:
             self._held[role] = value if isinstance(value, int | str) else None
         is_check = is_top and spec.name == self._plan.check_holder
-        is_constant = is_check or (isinstance(spec, IntegerField | BytesField) and spec.const is not None)
+        is_constant = is_check or spec.is_constant
         self._give(scope, spec.name, value, values if spec.emit and not is_constant and role is None else None)
 
     def _variable(self, step: Variable, span: _Span, values: dict[str, Value]) -> None:

@@ -294,7 +294,7 @@ class FrameSource:
                 self._found_roles.add(role)
                 self._line(f"{role} = {fixed.value(part) if role == 'address' else fixed.raw(part)}")
             if part.name in wanted:
-                is_value = part.emit and not _is_constant(part) and part.name not in roles
+                is_value = part.emit and not part.is_constant and part.name not in roles
                 is_value = is_value and not (is_top and part.name == self.plan.check_holder)
                 self._give(run.scope, part.name, fixed.value(part), put if is_value else None)
         for name in sorted(held):
@@ -303,7 +303,7 @@ class FrameSource:
     def _is_wanted(self, part: NamedField, scope: int, roles: dict[str, str]) -> bool:
         if f"v{scope}_{part.name}" in self.plan.needed or part.name in roles:
             return True
-        return part.emit and not _is_constant(part)
+        return part.emit and not part.is_constant
 
     def _holders_needed(self, run: Run) -> set[str]:
         """The integers made of bits that something asks for as a whole."""
@@ -511,10 +511,6 @@ def _joined(parts: Sequence[BytesOf]) -> str:
         for part in parts
     ]
     return " + ".join(texts) or "b''"
-
-
-def _is_constant(part: NamedField) -> bool:
-    return isinstance(part, IntegerField | BytesField) and part.const is not None
 
 
 def _needed_in(body: Body, plan: Plan) -> list[str]:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import GetJsonSchemaHandler, StringConstraints
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import StringConstraints
 
 from edge_gateway.codec.fields.wire import Named
 from edge_gateway.errors import CodecError
@@ -24,19 +22,6 @@ from edge_gateway.records import Value
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 """Some characters as they are on the line."""
-
-
-def one_or_many(value: Any) -> Any:
-    """Let one thing stand for a list of one."""
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-class OneOrManySchema:
-    """Tells editors what `one_or_many` tells pydantic."""
-
-    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        many = handler(core_schema)
-        return {"anyOf": [many["items"], many]}
 
 
 class Flaw(Exception):
@@ -117,11 +102,6 @@ class Column(Named, ABC):
     def blank(self) -> bytes:
         """What a required cell says where nobody gives a value."""
         return b"0"
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether the cell says the same in every frame of its kind."""
-        return False
 
     @property
     def is_required(self) -> bool:

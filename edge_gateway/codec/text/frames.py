@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from edge_gateway.codec.fields.wire import Misdeclared
-from edge_gateway.codec.text.column import Column, OneOrManySchema, Style, Words, one_or_many
+from edge_gateway.codec.text.column import Column, Style, Words
 from edge_gateway.codec.text.columns import (
     AnyColumn,
     ArrayColumn,
@@ -29,7 +29,7 @@ from edge_gateway.codec.text.columns import (
 )
 from edge_gateway.codec.text.form import BlockForm, ListForm
 from edge_gateway.codec.text.words import FlagColumn, TextColumn
-from edge_gateway.config.settings import Settings
+from edge_gateway.config.settings import OneOrManySchema, Settings, one_or_many
 
 
 class TextFrame(Settings, ABC):

@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edge_gateway.codec.fields.whole_numbers import Bound, Scale, Valid, WholeNumber, is_finite_number
 from edge_gateway.codec.fields.wire import Misdeclared, Unit
-from edge_gateway.codec.text.column import Column, Flaw, OneOrManySchema, Style, one_or_many
+from edge_gateway.codec.text.column import Column, Flaw, Style
+from edge_gateway.config.settings import OneOrManySchema, one_or_many
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Value
 

@@ -63,11 +63,6 @@ class PlaceColumn(Named):
         return False
 
     @property
-    def is_constant(self) -> bool:
-        """Whether the cells say the same in every frame of its kind."""
-        return False
-
-    @property
     def tells_frames_apart(self) -> bool:
         """Whether cells that do not fit mean that it is another kind of frame."""
         return False
