@@ -40,7 +40,7 @@ from broker import Broker, running_broker
 from feeder import Arrivals, feed
 from process_usage import cpu_s, peak_resident_mib, resident_mib
 
-from edge_gateway.observability.status import ask_status
+from edge_gateway.api.control import ask_status
 
 _PACE_PER_S = 50.0
 _IDLE_S = 1.0

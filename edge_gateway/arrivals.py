@@ -7,25 +7,13 @@ device of a link, where its profile has `replay` or `time`. A link whose profile
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, Stamp
 from edge_gateway.codec import Profile
 from edge_gateway.codec.device_time import DeviceTime, time_scale
 from edge_gateway.codec.replay import Freshness, ReplayGuard, ReplayRule, counter_span
 from edge_gateway.records import Value
 from edge_gateway.replay_ledger import ReplayLedger
-
-
-class Arrival(NamedTuple):
-    """When frames came, on both clocks."""
-
-    loop_s: float
-    """Event loop time."""
-    time_ns: int
-    """Nanoseconds since 1970-01-01T00:00:00Z."""
-    is_trusted: bool
-    """Whether that time is to be believed."""
 
 
 class Arrivals:
@@ -84,21 +72,31 @@ class Arrivals:
         """Why counters cannot be kept; empty if they can."""
         return "" if self._ledger is None else self._ledger.fault
 
-    def moment(self, address: int | str | None, values: Mapping[str, Value], arrival: Arrival) -> tuple[int, bool]:
-        """When a sample was measured, in nanoseconds since 1970, and whether that is to be believed."""
+    def moment(self, address: int | str | None, values: Mapping[str, Value], arrival: Stamp, loop_s: float) -> Stamp:
+        """When a sample was measured.
+
+        Args:
+            address: whose sample it is.
+            values: what it says.
+            arrival: when its frame came.
+            loop_s: the same moment by the event loop.
+        """
         told = None if self._time is None else values.get(self._time.field)
         if told is None or self._time is None or self._scale is None:
-            return arrival.time_ns, arrival.is_trusted
+            return arrival
         clock = self._clocks.get(address)
         if clock is None:
             clock = self._clocks[address] = DeviceTime(self._time, self._scale)
         age_ns = clock.age_ns(
             told,
-            loop_ns=round(arrival.loop_s * NS_PER_S),
+            loop_ns=round(loop_s * NS_PER_S),
             now_ns=arrival.time_ns,
-            now_is_trusted=arrival.is_trusted,
+            now_is_trusted=arrival.time_trusted,
         )
         if age_ns is None:
             self.unbelieved += 1
-            return arrival.time_ns, False
-        return arrival.time_ns - age_ns, arrival.is_trusted
+            return Stamp(arrival.time_ns, False, None)
+        if arrival.uptime_ns is None or self._time.kind == "epoch":
+            # A date owes nothing to the gateway's clock, and must not be corrected with it.
+            return Stamp(arrival.time_ns - age_ns, arrival.time_trusted, None)
+        return Stamp(arrival.time_ns - age_ns, False, arrival.uptime_ns - age_ns)

@@ -18,7 +18,10 @@ import orjson
 import structlog
 
 from edge_gateway.arrivals import Arrivals
+from edge_gateway.buffer.database import reserve_bytes
 from edge_gateway.buffer.durable import DurableBuffer, Offload
+from edge_gateway.buffer.reserve import ReserveFile
+from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store
 from edge_gateway.buffer.worker import Worker
 from edge_gateway.clock import Clock
@@ -29,6 +32,7 @@ from edge_gateway.config.model import ReplayPort as ReplaySettings
 from edge_gateway.durable_file import replace_durably
 from edge_gateway.errors import CodecError, CommandInvalid, ConfigError
 from edge_gateway.framing import Framer, make_framer
+from edge_gateway.keystore.data_keys import SoftwareDataKeys
 from edge_gateway.keystore.device_keys import DeviceKeys, key_names, own_keys
 from edge_gateway.keystore.software import SoftwareKeyStore, SoftwarePayloadKeys
 from edge_gateway.pipeline import Gateway, Link
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 BUFFER_FILE = "buffer.db"
+RESERVE_FILE = "buffer.reserve"
+DATA_KEYS_DIRECTORY = "data-keys"
 COUNTERS_FILE = "counters.json"
 DESIRED_FILE = "desired.json"
 KEYS_DIRECTORY = "keys"
@@ -121,14 +127,7 @@ async def open_gateway(
     """
     config = parts.config
     directory = config.gateway.data_directory
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be made: {error.strerror}",
-            where=f"data_directory {directory}",
-            remedy="Choose another, or make it",
-        ) from error
+    make_data_directory(directory)
     desired_file = directory / DESIRED_FILE
     rules = RuleSet(
         config.rules,
@@ -142,8 +141,7 @@ async def open_gateway(
             offload = resources.enter_context(Worker("buffer"))
         ledger = ReplayLedger(directory / COUNTERS_FILE, offload)
         links = [_make_link(link, parts, make_transport or _make_transport, writer, ledger) for link in config.links]
-        store = Store(directory / BUFFER_FILE, config.buffer, rng=rng)
-        async with DurableBuffer(store, settle_within_s=config.buffer.settle_within_s, offload=offload) as buffer:
+        async with open_buffer(config, clock=clock, rng=rng, offload=offload) as buffer:
             yield Gateway(
                 config.gateway.name,
                 links,
@@ -151,11 +149,76 @@ async def open_gateway(
                 buffer=buffer,
                 uplink=uplink or parts.uplink,
                 delivery=config.delivery,
-                pending_records=config.buffer.pending_records,
+                buffer_settings=config.buffer,
                 clock=clock,
                 rng=rng,
             )
             await ledger.close()
+
+
+def make_data_directory(directory: Path) -> None:
+    """Make the directory that holds everything a gateway keeps, if there is none.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be made: {error.strerror}",
+            where=f"data_directory {directory}",
+            remedy="Choose another, or make it",
+        ) from error
+
+
+def open_store(config: GatewayConfig, *, clock: Clock, rng: random.Random) -> Store:
+    """Open the store of a gateway, or make it.
+
+    Raises:
+        BufferInUse: a gateway runs on it.
+        BufferUnavailable: it cannot be opened.
+    """
+    directory = config.gateway.data_directory
+    return Store(
+        directory / BUFFER_FILE,
+        config.buffer,
+        sealer=Sealer(SoftwareDataKeys(directory / DATA_KEYS_DIRECTORY)),
+        clock=clock,
+        rng=rng,
+        reserve=ReserveFile(directory / RESERVE_FILE, reserve_bytes(config.buffer)),
+    )
+
+
+@asynccontextmanager
+async def open_buffer(
+    config: GatewayConfig, *, clock: Clock, rng: random.Random, offload: Offload | None = None
+) -> AsyncIterator[DurableBuffer]:
+    """Open the buffer of a gateway; leaving closes it.
+
+    Args:
+        config: whose.
+        clock: tells how old records are.
+        rng: makes the store's id.
+        offload: where the store's blocking calls run; a thread of its own if left out.
+
+    Raises:
+        ConfigError: the data directory cannot be made.
+        BufferInUse: a gateway runs on it.
+        BufferUnavailable: it cannot be opened.
+    """
+    make_data_directory(config.gateway.data_directory)
+    with ExitStack() as resources:
+        if offload is None:
+            offload = resources.enter_context(Worker("buffer"))
+        store = open_store(config, clock=clock, rng=rng)
+        async with DurableBuffer(
+            store,
+            settle_within_s=config.buffer.settle_within_s,
+            commit_within_s=config.buffer.commit_within_s,
+            offload=offload,
+        ) as buffer:
+            yield buffer
 
 
 def key_store(config: GatewayConfig) -> SoftwareKeyStore:

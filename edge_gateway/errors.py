@@ -64,11 +64,46 @@ class StoreError(GatewayError):
 
 
 class BufferUnavailable(StoreError):
-    """The store cannot take or give records now: disk full, read-only, or an I/O error. Trying again later may work."""
+    """The store cannot take or give records now. Trying again later may work."""
+
+    state = "io-error"
+    """What status and the hub are told: a fixed word."""
 
 
 class BufferInUse(BufferUnavailable):
     """Another process has the store open."""
+
+
+class DiskFull(BufferUnavailable):
+    """There is no room on the disk."""
+
+    state = "disk-full"
+
+
+class DiskReadOnly(BufferUnavailable):
+    """The disk takes no writes."""
+
+    state = "read-only"
+
+
+class BufferDamaged(BufferUnavailable):
+    """The store's file is not as it was written."""
+
+    state = "damaged"
+
+
+class DataKeyMissing(BufferUnavailable):
+    """The key store does not give the key that the store is encrypted with."""
+
+    state = "no-key"
+
+
+class LaneFull(StoreError):
+    """A lane that refuses when it is full is full. Nothing was taken; trying again later may work."""
+
+
+class PayloadDamaged(StoreError):
+    """What is stored is not what was stored: a disk has rotted, or somebody has changed it."""
 
 
 class UplinkError(GatewayError):

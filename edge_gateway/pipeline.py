@@ -30,22 +30,25 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from edge_gateway import __version__
-from edge_gateway.arrivals import Arrival, Arrivals
+from edge_gateway.arrivals import Arrivals
+from edge_gateway.buffer import ACCOUNT_COLUMNS, BadFrame, Batch
+from edge_gateway.buffer.bulletins import Bulletins
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.intake import Intake
-from edge_gateway.clock import Clock, rfc3339
+from edge_gateway.clock import Clock, rfc3339, stamp
 from edge_gateway.codec import Codec, Decoded, Request
-from edge_gateway.config.model import DeliverySettings, LinkSettings
-from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, TransportError
+from edge_gateway.config.model import BufferSettings, DeliverySettings, LinkSettings
+from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, StoreError, TransportError
 from edge_gateway.framing import Framer
+from edge_gateway.quarantine import replay
 from edge_gateway.records import (
     Chunk,
     Command,
     CommandResult,
     CommandStatus,
     Event,
-    Lane,
     Reading,
+    Value,
     record,
 )
 from edge_gateway.rules.rule_set import RuleSet
@@ -78,6 +81,8 @@ class Device:
     name: str
     address: int | str | None
     link: Link
+    lane: str = ""
+    """Of the buffer; the configured one for readings if empty."""
     readings: int = 0
     missed: int = 0
     """Frames its own sequence says it sent and that never came."""
@@ -118,7 +123,13 @@ class Link:
         self.polled = polled
         self.arrivals = arrivals
         self.decode = codec.decode if polled is None else polled.decode
-        self.devices = {device.address: Device(device.name, device.address, self) for device in settings.devices}
+        self.devices = {
+            device.address: Device(device.name, device.address, self, device.lane or settings.lane or "")
+            for device in settings.devices
+        }
+        self.lane = settings.lane or ""
+        """Of readings whose device has no other."""
+        self.has_other_lanes = any(device.lane != self.lane for device in self.devices.values())
         self.rejects: Counter[str] = Counter()
         """Frames that could not become readings, by reason."""
         self.versions: Counter[str] = Counter()
@@ -219,7 +230,7 @@ class Gateway:
         buffer: already entered; the caller leaves it after `run`.
         uplink: where messages go.
         delivery: how.
-        pending_records: records held in memory before links wait.
+        buffer_settings: how much may wait for the disk, and how large a message may be.
         clock: stamps readings.
         rng: jitter.
     """
@@ -233,7 +244,7 @@ class Gateway:
         buffer: DurableBuffer,
         uplink: Uplink,
         delivery: DeliverySettings,
-        pending_records: int,
+        buffer_settings: BufferSettings,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -243,7 +254,10 @@ class Gateway:
         self._clock = clock
         self._rules = rules
         self._devices = {device.name: device for link in links for device in link.devices.values()}
-        self._intake = Intake(buffer, pending_records)
+        self._intake = Intake(buffer, buffer_settings.pending_records)
+        self._bulletins = Bulletins(
+            name, buffer, clock, links=[link.name for link in links], most_bytes=buffer_settings.max_message_bytes
+        )
         self._delivery = Delivery(
             uplink,
             buffer,
@@ -259,6 +273,11 @@ class Gateway:
         self._uplink = uplink
         self._started_at_s = 0.0
         self._commands: set[asyncio.Task[None]] = set()
+
+    @property
+    def buffer(self) -> DurableBuffer:
+        """Where its records are."""
+        return self._buffer
 
     # --- up and down -----------------------------------------------------------------------------------------------
 
@@ -276,6 +295,7 @@ class Gateway:
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
                 delivery = tasks.create_task(self._delivery.run(), name="delivery")
+                bulletins = tasks.create_task(self._bulletins.run(), name="bulletins")
                 readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
                 polls = [
                     tasks.create_task(link.polled.run(), name=f"polls {link.name}")
@@ -286,7 +306,7 @@ class Gateway:
                 await stop.wait()
 
                 _log.info("gateway.stopping", gateway=self._name)
-                await _end(polls)
+                await _end([*polls, bulletins])
                 await self._stop_reading(readers)
                 await _end([*self._commands])
                 with contextlib.suppress(TimeoutError):
@@ -306,7 +326,8 @@ class Gateway:
             link.stopping = True
             if link.is_silent:
                 reader.cancel()
-        await asyncio.wait(readers, timeout=_LAST_READ_S)
+        if readers:
+            await asyncio.wait(readers, timeout=_LAST_READ_S)
         await _end(readers)
 
     async def _read(self, link: Link) -> None:
@@ -332,7 +353,6 @@ class Gateway:
         outcome = self._rules(readings) if readings else None
         for reject in decoded.rejects:
             link.rejects[reject.reason] += 1
-            rejected[link.name] += 1
             _log.debug("frame.rejected", link=link.name, reason=reject.reason, frame=reject.data.hex())
         if decoded.older or decoded.newer:
             link.versions.update(older=decoded.older, newer=decoded.newer)
@@ -342,21 +362,43 @@ class Gateway:
                 if result is not None and not answered.done():
                     answered.set_result(result)
                     break
-        if outcome is not None and outcome.events:
-            await self._intake.put([*outcome.events, *readings], rejected)
-        elif readings or rejected:
-            await self._intake.put(readings, rejected)
+        bad: list[BadFrame] = []
+        if decoded.rejects:
+            now_ns, trusted = self._clock.now_ns(), self._clock.trusted
+            bad = [BadFrame(link.name, reject.reason, reject.data, now_ns, trusted) for reject in decoded.rejects]
+        events = () if outcome is None else outcome.events
+        await self._keep(link, readings, events, bad, rejected)
         if outcome is not None:
             for command in outcome.commands:
                 self._run_soon(command)
 
+    async def _keep(
+        self,
+        link: Link,
+        readings: Sequence[Reading],
+        events: Sequence[Event],
+        bad: Sequence[BadFrame],
+        rejected: Counter[str],
+    ) -> None:
+        """Hand what became of some frames to the buffer's door, each reading to its lane."""
+        by_lane: dict[str, list[Reading]] = {link.lane: []}
+        if link.has_other_lanes:
+            for reading in readings:
+                by_lane.setdefault(self._devices[reading.device].lane, []).append(reading)
+            readings = by_lane.pop(link.lane)
+        else:
+            by_lane.clear()
+        if events or readings or bad or rejected:
+            await self._intake.put(Batch([*events, *readings], link.lane, bad, list(rejected.items())))
+        for lane, others in by_lane.items():
+            await self._intake.put(Batch(others, lane))
+
     def _readings(self, link: Link, decoded: Decoded, rejected: Counter[str]) -> list[Reading]:
         """Say of each sample which device it is from and when it came."""
         known, profile, span = link.devices, link.codec.profile.name, link.codec.sequence_span
-        now_ns, trusted = self._clock.now_ns(), self._clock.trusted
         now_s = asyncio.get_running_loop().time()
-        arrivals, arrival = link.arrivals, Arrival(now_s, now_ns, trusted)
-        time_ns, is_trusted = now_ns, trusted
+        arrivals, arrival = link.arrivals, stamp(self._clock)
+        time_ns, time_trusted, uptime_ns = arrival
         readings = []
         for address, sequence, values in decoded.samples:
             device = known.get(address)
@@ -371,7 +413,7 @@ class Gateway:
                     link.rejects[reason] += 1
                     rejected[link.name] += 1
                     continue
-                time_ns, is_trusted = arrivals.moment(address, values, arrival)
+                time_ns, time_trusted, uptime_ns = arrivals.moment(address, values, arrival, now_s)
             if sequence is not None:
                 if sequence != device.expected_sequence:
                     _count_missed(device, sequence, span)
@@ -379,7 +421,7 @@ class Gateway:
             if not values:
                 continue  # heard, and with nothing to tell
             device.readings += 1
-            device.last = reading = record(Reading, (device.name, profile, time_ns, values, is_trusted))
+            device.last = reading = record(Reading, (device.name, profile, time_ns, values, time_trusted, uptime_ns))
             device.last_at_s = now_s
             readings.append(reading)
         return readings
@@ -399,16 +441,34 @@ class Gateway:
         name = link.name if address is None else f"{link.name}-{address}"
         while name in self._devices:
             name += "-2"
-        device = Device(name, address, link)
+        device = Device(name, address, link, link.lane)
         link.devices[address] = self._devices[name] = device
         _log.info("device.arrived", device=name, link=link.name, profile=link.codec.profile.name)
         return device
+
+    async def publish_ledger(self) -> int:
+        """Send the ledger's rows that were not sent yet, and return how many they are.
+
+        Raises:
+            BufferUnavailable: not all could be appended; the next time goes on where this one ended.
+        """
+        return await self._bulletins.publish_ledger()
+
+    def replay_quarantine(self, link: str | None) -> AsyncIterator[dict[str, Any]]:
+        """Try the frames of the quarantine once more; see `edge_gateway.quarantine`.
+
+        Args:
+            link: only frames of this link; None is all.
+        """
+        return replay(self._buffer, {each.name: each for each in self._links}, self._admit, link)
 
     # --- the way down ----------------------------------------------------------------------------------------------
 
     async def run_command(self, command: Command) -> CommandResult:
         """Bring a command to its device and say how it ended. Never raises."""
         device = self._devices.get(command.device)
+        if device is None and command.device == self._name:
+            return await self._run_own_command(command)
         if device is None:
             return CommandResult(
                 CommandStatus.INVALID, f"there is no device {command.device!r}; `edge-gateway status` lists them"
@@ -437,6 +497,24 @@ class Gateway:
         )
         return result
 
+    async def _run_own_command(self, command: Command) -> CommandResult:
+        """A command to the gateway itself, under its own name."""
+        try:
+            match command.name:
+                case "publish-ledger":
+                    answer: dict[str, Value] = {"rows": await self.publish_ledger()}
+                case "rotate-buffer-key":
+                    answer = {"key": await self._buffer.rotate_key()}
+                case _:
+                    return CommandResult(
+                        CommandStatus.INVALID,
+                        f"a gateway has no command {command.name!r}; publish-ledger and rotate-buffer-key would do",
+                    )
+        except StoreError as error:
+            return CommandResult(CommandStatus.REFUSED, str(error))
+        _log.info("gateway.command_done", command=command.name, source=command.source, **answer)
+        return CommandResult(CommandStatus.ACKNOWLEDGED, answer=answer)
+
     def _run_soon(self, command: Command) -> None:
         """Carry out a rule's command without keeping the link waiting for the answer that comes over it."""
 
@@ -451,10 +529,9 @@ class Gateway:
         values = {"command": command.name, "status": result.status.value, "detail": result.detail}
         if command.correlation_id:
             values["correlation_id"] = command.correlation_id
-        event = Event(
-            command.device, command.source, "command-result", self._clock.now_ns(), values, self._clock.trusted
-        )
-        await self._intake.put([event])
+        time_ns, time_trusted, uptime_ns = stamp(self._clock)
+        event = Event(command.device, command.source, "command-result", time_ns, values, time_trusted, uptime_ns)
+        await self._intake.put(Batch([event]))
 
     # --- twin ------------------------------------------------------------------------------------------------------
 
@@ -485,12 +562,9 @@ class Gateway:
             "uptime_s": round(now_s - self._started_at_s, 3),
             "links": [_link_status(link) for link in self._links],
             "devices": [_device_status(device, now_s) for device in self._devices.values()],
-            "queue": {lane.label: buffer.queued.get(lane, 0) for lane in Lane},
-            "account": {
-                key: getattr(buffer.totals, key)
-                for key in ("received", "delivered", "queued", "expired", "evicted", "rejected")
-            },
-            "buffer": {"fault": buffer.fault},
+            "queue": buffer.queued,
+            "account": {column: getattr(buffer.totals, column) for column in ACCOUNT_COLUMNS},
+            "buffer": {"state": buffer.state, "fault": buffer.fault},
             "uplink": {
                 "endpoint": self._uplink.endpoint,
                 "connected": uplink.connected,

@@ -74,6 +74,8 @@ class Reading(NamedTuple):
     time_trusted: bool = True
     """False if the time is not to be relied on, as the clock had visibly never been set, or the device's own time could
     not be believed; told to the hub."""
+    uptime_ns: int | None = None
+    """Nanoseconds since the boot, where the time can be corrected by it once the clock is set; see `clock.Stamp`."""
 
 
 class Event(NamedTuple):
@@ -88,6 +90,7 @@ class Event(NamedTuple):
     """Nanoseconds since 1970-01-01T00:00:00Z."""
     values: Mapping[str, Value]
     time_trusted: bool = True
+    uptime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +132,13 @@ class CommandResult:
     answer: Mapping[str, Value] = field(default_factory=dict)
 
 
-class Lane(enum.IntEnum):
-    """The queues of the buffer. A lower number is drained first."""
-
-    ALERT = 0
-    NORMAL = 1
-
-    @property
-    def label(self) -> str:
-        """The lane's name in JSON, logs and topics."""
-        return self.name.lower()
-
-
 @dataclass(frozen=True, slots=True)
 class Message:
     """What the buffer gives an uplink: one publish, the same bytes under the same id however often it is sent."""
 
     id: str
     """Stable over retries and restarts; a receiver drops repeats by it."""
-    lane: Lane
+    lane: str
     number: int
     """Position in the lane; grows with every message."""
     records: int

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from edge_gateway.arrivals import Arrival, Arrivals
+from edge_gateway.arrivals import Arrivals
 from edge_gateway.buffer.durable import run_inline
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, Stamp
 from edge_gateway.codec import Profile, compile_profile, parse_profile
 from edge_gateway.errors import ProfileError
 from edge_gateway.records import Value
 from edge_gateway.replay_ledger import ReplayLedger
 
-NOW = Arrival(100.0, 1_790_000_000 * NS_PER_S, True)
+NOW = Stamp(1_790_000_000 * NS_PER_S, True, None)
+LOOP_S = 100.0
+UNSET = Stamp(7 * NS_PER_S, False, 5 * NS_PER_S)
+"""A box that started five seconds ago with a clock at 1970."""
 
 PROBE: dict[str, Any] = {
     "name": "probe",
@@ -107,7 +110,7 @@ def test_an_uptime_is_read_as_its_field_is_declared(path: Path) -> None:
     """16 bits of hundredths of a second: 655.36 is 0 again, and a late frame lies where it was measured."""
     link = arrivals(probe(time={"field": "up", "kind": "uptime"}), path)
     times_ns = [
-        link.moment(1, {"up": up}, Arrival(at_s, NOW.time_ns + round(at_s * NS_PER_S), True))[0]
+        link.moment(1, {"up": up}, NOW._replace(time_ns=NOW.time_ns + round(at_s * NS_PER_S)), at_s).time_ns
         for up, at_s in [(655.0, 10.0), (0.64, 14.0), (1.64, 12.0 + 3)]
     ]
     base_s = 1_790_000_000
@@ -117,11 +120,25 @@ def test_an_uptime_is_read_as_its_field_is_declared(path: Path) -> None:
 def test_a_date_is_read_as_its_field_is_declared(path: Path) -> None:
     """Text of an `epoch` field; one that cannot be believed is counted, and its reading marked."""
     link = arrivals(probe(time={"field": "at", "kind": "epoch"}), path)
-    assert link.moment(1, {"at": "2026-09-21T14:13:10Z"}, NOW) == (NOW.time_ns - 10 * NS_PER_S, True)
-    assert link.moment(1, {"at": "1970-01-01T00:00:10Z"}, NOW) == (NOW.time_ns, False)
-    assert link.moment(1, {"at": None}, NOW) == (NOW.time_ns, True)
-    assert link.moment(1, {}, NOW) == (NOW.time_ns, True)
+    assert link.moment(1, {"at": "2026-09-21T14:13:10Z"}, NOW, LOOP_S) == (NOW.time_ns - 10 * NS_PER_S, True, None)
+    assert link.moment(1, {"at": "1970-01-01T00:00:10Z"}, NOW, LOOP_S) == (NOW.time_ns, False, None)
+    assert link.moment(1, {"at": None}, NOW, LOOP_S) == NOW
+    assert link.moment(1, {}, NOW, LOOP_S) == NOW
     assert link.unbelieved == 1
+
+
+def test_before_the_clock_is_set_an_age_is_taken_from_the_uptime_too(path: Path) -> None:
+    """What can be corrected later is the moment of the measurement, even one before the boot."""
+    link = arrivals(probe(time={"field": "up", "kind": "age"}), path)
+    assert link.moment(1, {"up": 6.0}, UNSET, LOOP_S) == (1 * NS_PER_S, False, -1 * NS_PER_S)
+    assert link.moment(1, {}, UNSET, LOOP_S) == UNSET
+
+
+def test_a_devices_own_date_is_never_corrected_by_the_gateways_clock(path: Path) -> None:
+    """Before the clock is set it is kept if it can be true, and marked; if it cannot, nothing is known for good."""
+    link = arrivals(probe(time={"field": "at", "kind": "epoch"}), path)
+    assert link.moment(1, {"at": "2026-09-21T14:13:20Z"}, UNSET, LOOP_S) == (NOW.time_ns, False, None)
+    assert link.moment(1, {"at": "1999-09-21T14:13:20Z"}, UNSET, LOOP_S) == (UNSET.time_ns, False, None)
 
 
 def test_a_decoded_frame_carries_what_is_judged() -> None:

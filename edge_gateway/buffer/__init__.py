@@ -1,23 +1,26 @@
 """Keeps what was accepted through outages and power cuts, in order, until the hub has it.
 
-In come readings and events; out go messages, each the same bytes under the same id however often it is asked for.
+In come readings, events and bad frames; out go messages, each the same bytes under the same id however often it is
+asked for.
 
 The promise:
 
-- When `append()` returns, the records survive power loss.
+- When `append()` returns, the batch survives power loss.
 - A record leaves only after `settle()`, which means the hub confirmed it, or by a counted policy.
-- For each device and lane, always: `received = delivered + queued + expired + evicted + rejected`.
+- For each device and lane, always:
+  `received = delivered + queued + expired + evicted + rejected + quarantined`.
 - Order within a device and lane is kept. On the wire at least once; once after the receiver drops repeated message ids.
+- What rots on the disk costs the batches that it is in and no others, and is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, NamedTuple, Protocol
 
-from edge_gateway.errors import BufferUnavailable
-from edge_gateway.records import Event, Lane, Message, Reading
+from edge_gateway.errors import BufferUnavailable, LaneFull
+from edge_gateway.records import Event, Message, Reading
 
 
 @dataclass(slots=True)
@@ -28,58 +31,105 @@ class Account:
     delivered: int = 0
     queued: int = 0
     expired: int = 0
+    """Dropped because they were older than their lane's time to live."""
     evicted: int = 0
+    """Dropped because their lane or the disk was full."""
     rejected: int = 0
+    """Never kept, or given up by the quarantine."""
+    quarantined: int = 0
+    """Frames that could not become readings, and batches that the disk has damaged."""
 
     def balance(self) -> int:
         """Records that came in and are nowhere (positive) or came out of nowhere (negative). Always 0."""
-        return self.received - self.delivered - self.queued - self.expired - self.evicted - self.rejected
+        gone = self.delivered + self.expired + self.evicted + self.rejected + self.quarantined
+        return self.received - self.queued - gone
+
+
+ACCOUNT_COLUMNS: Final = tuple(each.name for each in fields(Account))
+"""In the order in which people read them."""
+
+
+class BadFrame(NamedTuple):
+    """A frame that could not become a reading, for the quarantine."""
+
+    source: str
+    """The link it came over, in whose account it is."""
+    reason: str
+    data: bytes
+    time_ns: int
+    """Nanoseconds since 1970-01-01T00:00:00Z."""
+    time_trusted: bool = True
+
+
+class Batch(NamedTuple):
+    """What came in together and becomes durable together."""
+
+    records: Sequence[Reading | Event] = ()
+    """Events go to the lane for events, readings to `lane`."""
+    lane: str = ""
+    """Of the readings; the configured `reading_lane` if empty."""
+    bad: Sequence[BadFrame] = ()
+    rejected: Sequence[tuple[str, int]] = ()
+    """`(source, count)` of frames that are lost, for the account."""
+    replays: Sequence[int] = ()
+    """Chunks of the quarantine whose frames have been tried again: what they held is in this batch."""
+    notes: Mapping[str, str] = {}
+    """Short texts to remember, by name."""
+
+
+class StoredChunk(NamedTuple):
+    """A piece of the store, as it was appended."""
+
+    id: int
+    lane: str
+    message: int
+    records: int
+    counts: Mapping[str, int]
+    """Records by device; by link in the quarantine."""
+    payload: bytes | None
+    """The records as JSON documents joined by commas; None if the disk has damaged them."""
 
 
 @dataclass(slots=True)
 class BufferStatus:
     """What the buffer holds, cheap enough to ask for every second."""
 
-    queued: dict[Lane, int] = field(default_factory=dict)
-    """Records waiting, by lane."""
+    queued: dict[str, int] = field(default_factory=dict)
+    """Records waiting, by lane, in order of priority."""
     totals: Account = field(default_factory=Account)
     """The account summed over devices and lanes."""
     fault: str = ""
-    """Why records cannot be made durable now; empty while all is well."""
+    """Why records cannot be made durable now, or what the disk has done; empty while all is well."""
+    state: str = "ok"
+    """`ok`, `disk-full`, `read-only`, `io-error` or `damaged`."""
 
 
 class Buffer(Protocol):
     """A durable queue with lanes and an account. Any task may call any method."""
 
-    async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
-        """Make records durable. Concurrent calls share one sync.
-
-        Args:
-            records: readings go to the normal lane, events to the alert lane.
-            rejected: `(device, count)` of frames received that could not become readings, for the account.
+    async def append(self, batch: Batch) -> None:
+        """Make a batch durable. Concurrent calls share one sync.
 
         Raises:
-            BufferUnavailable: nothing of this call was kept; calling again with the same records is safe.
+            BufferUnavailable: nothing of this batch was kept; calling again with the same is safe.
+            LaneFull: the readings were not taken, because their lane refuses when it is full; all else was.
         """
         ...
 
-    def submit(
-        self,
-        records: Sequence[Reading | Event],
-        rejected: Sequence[tuple[str, int]],
-        done: Callable[[BufferUnavailable | None], None],
-    ) -> None:
+    def submit(self, batch: Batch, done: Callable[[BufferUnavailable | LaneFull | None], None]) -> None:
         """`append` for whoever goes on meanwhile: `done` is called, in the order of the calls, when it would return.
 
         Args:
-            records: see `append`.
-            rejected: see `append`.
+            batch: what came in.
             done: called in the event loop with None, or with the error `append` would raise.
         """
         ...
 
     async def take(self) -> Message:
-        """Wait for the next message not taken yet, the lowest lane first, and return it."""
+        """Wait for the next message not taken yet, and return it.
+
+        The most urgent lane goes first, but one that waits has its turn after a few messages of the others.
+        """
         ...
 
     def settle(self, message: Message) -> None:
@@ -98,7 +148,7 @@ class Buffer(Protocol):
         """What is held now."""
         ...
 
-    async def accounts(self) -> dict[tuple[str, Lane], Account]:
+    async def accounts(self) -> dict[tuple[str, str], Account]:
         """The account of every device and lane, from the store itself."""
         ...
 

@@ -1,8 +1,9 @@
 """The durable queue for many tasks at once: one visit to the store at a time, and one sync for all that came meanwhile.
 
-While the disk works on one transaction, what arrives is gathered; the next transaction takes all of it. So a single
-reading waits for one sync, and a flood costs no more syncs than a trickle. What has been delivered is dropped in the
-same transactions. The work runs in a thread, so a slow disk never stops the links from being read.
+While the disk works on one transaction, what arrives is gathered; the next transaction takes all of it. What comes
+within `commit_within_s` of the last one waits for that long, so that a flood costs no more syncs than a trickle; a
+single reading and an alert wait for nothing but their own sync. What has been delivered is dropped in the same
+transactions. The work runs in a thread, so a slow disk never stops the links from being read.
 
 A visit begins in the very call that gives reason for it, and its end is told by callbacks and not by a task: each turn
 of the event loop that a single reading has to wait for costs more than the work it waits for.
@@ -12,31 +13,46 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
 
 import structlog
 
-from edge_gateway.buffer import Account, BufferStatus
+from edge_gateway.buffer import Account, Batch, BufferStatus, StoredChunk
+from edge_gateway.buffer.lanes import Turns
+from edge_gateway.buffer.ledger import LedgerHead, LedgerRow
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.errors import BufferUnavailable
-from edge_gateway.records import Event, Lane, Message, Reading
+from edge_gateway.errors import BufferUnavailable, LaneFull
+from edge_gateway.records import Event, Message
 
 _log = structlog.get_logger()
 
-_Done: TypeAlias = Callable[[BufferUnavailable | None], None]
+_Error: TypeAlias = BufferUnavailable | LaneFull | None
+_Done: TypeAlias = Callable[[_Error], None]
+_Result = TypeVar("_Result")
 
 _READ_RETRY_S: Final = 1.0
 
 _AHEAD: Final = 16
-"""Messages read ahead of the taker, at most. While much comes in, a visit to the store first commits all of it; what is
-delivered until the next visit has to be read in this one."""
+"""Messages of each lane read ahead of the taker, at most. While much comes in, a visit to the store first commits all
+of it; what is delivered until the next visit has to be read in this one."""
 
-_AHEAD_BYTES: Final = 2 << 20
+_AHEAD_BYTES: Final = 1 << 20
 """The same in bytes."""
+
+_MOST_RECORDS: Final = 4_000
+"""In a transaction, so that none grows the log beyond its share of the disk."""
+
+_TIDY_EVERY_S: Final = 60.0
+
+_ALARMS: Final = {
+    "disk-full": "the disk is full; the buffer goes on with what it has",
+    "damaged": "the disk has damaged the buffer; what was whole is saved, and what was not is counted",
+}
+"""What status says while the store goes on in spite of its state."""
 
 
 class Offload(Protocol):
@@ -63,23 +79,35 @@ class DurableBuffer:
     Args:
         store: the queue; this object is its only user until it is left.
         settle_within_s: how long a delivered message may stay in the store when nothing else is written.
+        commit_within_s: how long after a commit records wait for others to share the next.
         offload: where the store's calls run.
     """
 
-    def __init__(self, store: Store, *, settle_within_s: float, offload: Offload) -> None:
+    def __init__(self, store: Store, *, settle_within_s: float, commit_within_s: float, offload: Offload) -> None:
         self._store = store
         self._settle_within_s = settle_within_s
+        self._commit_within_s = commit_within_s
         self._offload = offload
-        self._appends: list[tuple[Sequence[Reading | Event], Sequence[tuple[str, int]], _Done]] = []
+        self._appends: deque[tuple[Batch, _Done]] = deque()
+        self._is_urgent = False
+        """Whether among the appends is one that does not wait for others."""
+        self._commit_at_s = 0.0
+        """Event loop time before which appends wait for others."""
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._tidy_at_s = 0.0
         self._settled: list[Message] = []
         self._settle_timer: asyncio.TimerHandle | None = None
         self._settle_ripe = False
         self._give_timer: asyncio.TimerHandle | None = None
-        self._ready: dict[Lane, deque[Message]] = {lane: deque() for lane in Lane}
+        self._ready: dict[str, deque[Message]] = {lane: deque() for lane in store.lanes}
+        self._turns = Turns()
         self._takers: set[asyncio.Future[None]] = set()
         self._rewind = False
         self._draining = False
         self._fault = ""
+        self._state = "ok"
+        self._on_state: Callable[[str], None] | None = None
+        self._told_state = "ok"
         self._visiting = False
         """Whether the store is being visited; what comes in meanwhile waits for the next visit."""
         self._visit_again = False
@@ -100,7 +128,7 @@ class DurableBuffer:
                 # Nothing is lost by this: what was delivered will be sent again under the same ids.
                 _log.warning("buffer.settle_unwritten", messages=len(self._settled), reason=str(unwritten))
         self._is_left = True
-        for timer in (self._settle_timer, self._give_timer):
+        for timer in (self._settle_timer, self._give_timer, self._commit_timer):
             if timer is not None:
                 timer.cancel()
         await self._run(self._store.close)
@@ -112,11 +140,11 @@ class DurableBuffer:
         """
         await asyncio.shield(self._broken)
 
-    async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
+    async def append(self, batch: Batch) -> None:
         """See `Buffer.append`."""
         appended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def done(error: BufferUnavailable | None) -> None:
+        def done(error: _Error) -> None:
             if appended.done():
                 return
             if error is None:
@@ -124,28 +152,27 @@ class DurableBuffer:
             else:
                 appended.set_exception(error)
 
-        self.submit(records, rejected, done)
+        self.submit(batch, done)
         await appended
 
-    def submit(
-        self,
-        records: Sequence[Reading | Event],
-        rejected: Sequence[tuple[str, int]],
-        done: Callable[[BufferUnavailable | None], None],
-    ) -> None:
+    def submit(self, batch: Batch, done: _Done) -> None:
         """See `Buffer.submit`."""
-        self._appends.append((records, rejected, done))
+        self._appends.append((batch, done))
+        # Who appends nothing waits for what is to be written anyway.
+        is_flush = not (batch.records or batch.bad or batch.rejected)
+        self._is_urgent = self._is_urgent or is_flush or any(isinstance(each, Event) for each in batch.records)
         self._visit()
 
     async def take(self) -> Message:
         """See `Buffer.take`. A store that cannot be read is waited for; `status().fault` says why."""
         while True:
-            for messages in self._ready.values():
-                if messages:
-                    message = messages.popleft()
-                    if self._store.may_give and sum(map(len, self._ready.values())) < _AHEAD // 2:
-                        self._visit()
-                    return message
+            waiting_lanes = [name for name, messages in self._ready.items() if messages]
+            if waiting_lanes:
+                ready = self._ready[self._turns.next(waiting_lanes)]
+                message = ready.popleft()
+                if self._store.may_give and len(ready) < _AHEAD // 2:
+                    self._visit()
+                return message
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._takers.add(waiting)
             if self._store.may_give:
@@ -157,7 +184,7 @@ class DurableBuffer:
 
     def settle(self, message: Message) -> None:
         """See `Buffer.settle`."""
-        self._settled.append(message)
+        self._settled.append(replace(message, body=b""))  # many may wait for the next transaction
         if self._draining:
             self._settle_now()
         else:
@@ -176,20 +203,81 @@ class DurableBuffer:
         self._note_queued()
         self._settle_now()
 
+    def end_drain(self) -> None:
+        """The gateway goes on: let messages wait for company again."""
+        self._draining = False
+
     async def emptied(self) -> None:
         """Wait until nothing is queued; to be called while draining."""
         await self._empty.wait()
 
     def status(self) -> BufferStatus:
         """See `Buffer.status`."""
-        return BufferStatus(self._store.queued(), self._store.totals(), self._fault)
+        state = self._store.state if self._state == "ok" else self._state
+        fault = self._fault or _ALARMS.get(state, "")
+        return BufferStatus(self._store.queued(), self._store.totals(), fault, state)
 
-    async def accounts(self) -> dict[tuple[str, Lane], Account]:
+    async def accounts(self) -> dict[tuple[str, str], Account]:
         """See `Buffer.accounts`."""
         await self.flush()
-        accounts: dict[tuple[str, Lane], Account] = {}
-        await self._run(lambda: accounts.update(self._store.accounts()))
-        return accounts
+        return await self._ask(self._store.accounts)
+
+    def accounts_now(self) -> dict[tuple[str, str], Account]:
+        """The account of every device and lane, from memory."""
+        return self._store.known_accounts()
+
+    def ledger_head(self) -> LedgerHead:
+        """The end of the ledger, from memory."""
+        return self._store.ledger_head
+
+    def on_state(self, told: Callable[[str], None]) -> None:
+        """Call `told` at once with `BufferStatus.state`, and in the event loop whenever that has changed."""
+        self._told_state = self.status().state
+        self._on_state = told
+        told(self._told_state)
+
+    def note(self, name: str) -> str | None:
+        """What the notes of the batches appended so far last said under this name."""
+        return self._store.note(name)
+
+    async def read_chunks(self, after: int = 0, *, most: int = 64, quarantine: bool = False) -> list[StoredChunk]:
+        """Some chunks of the store by id, taken or not; none at the end.
+
+        A damaged chunk is set aside by being read, and comes without its payload.
+
+        Args:
+            after: the id of the last one seen.
+            most: chunks at once.
+            quarantine: those of the quarantine, in place of all others.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        return await self._ask(lambda: self._store.read_chunks(after, most, quarantine=quarantine))
+
+    async def ledger_rows(self, after: int = 0, *, most: int = 1000) -> list[LedgerRow]:
+        """Some rows of the ledger by number; none at the end.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        return await self._ask(lambda: self._store.ledger_rows(after, most))
+
+    async def stats(self) -> dict[str, Any]:
+        """What the store holds and takes, as JSON can say it.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        return await self._ask(self._store.stats)
+
+    async def rotate_key(self) -> int:
+        """Seal with a new key from now on; its number.
+
+        Raises:
+            BufferUnavailable: the key store makes none.
+        """
+        return await self._ask(self._store.rotate_key)
 
     async def flush(self) -> None:
         """See `Buffer.flush`.
@@ -197,7 +285,7 @@ class DurableBuffer:
         Raises:
             BufferUnavailable: it could not be written now; it stays pending.
         """
-        await self.append(())
+        await self.append(Batch())
 
     # --- visits to the store ------------------------------------------------------------------------------------------
 
@@ -208,12 +296,10 @@ class DurableBuffer:
             return
         if self._is_left:
             return
-        appends, self._appends = self._appends, []
+        now_s = asyncio.get_running_loop().time()
+        appends = self._due_appends(now_s)
         rewind, self._rewind = self._rewind, False
-        writes = Writes()
-        for records, rejected, _ in appends:
-            writes.records.extend(records)
-            writes.rejected.extend(rejected)
+        writes = Writes([batch for batch, _ in appends])
         # A rewind must not give out again what is already known to be delivered.
         if appends or rewind or self._settle_ripe:
             writes.settled, self._settled = self._settled, []
@@ -221,14 +307,40 @@ class DurableBuffer:
             if self._settle_timer is not None:
                 self._settle_timer.cancel()
                 self._settle_timer = None
-        ahead = sum(map(len, self._ready.values()))
-        wanted = _AHEAD - ahead if self._takers or ahead else 0
-        if not (appends or writes or rewind or (wanted and self._store.may_give)):
+        ahead = any(self._ready.values())
+        wanted = self._takers or ahead
+        tidy = not ahead and now_s >= self._tidy_at_s and not any(self._store.queued().values())
+        if not (writes or rewind or tidy or (wanted and self._store.may_give)):
             return
-        now_s = asyncio.get_running_loop().time()
-        visit = _Visit(writes, rewind, wanted, now_s, wait_for_more=not self._draining)
+        if writes:
+            self._commit_at_s = now_s + self._commit_within_s
+        if tidy:
+            self._tidy_at_s = now_s + _TIDY_EVERY_S
+        room = {name: _AHEAD - len(messages) for name, messages in self._ready.items()} if wanted else {}
+        visit = _Visit(writes, rewind, room, now_s, wait_for_more=not self._draining, tidy=tidy)
         self._visiting = True
-        self._offload(partial(visit.run, self._store), partial(self._back, visit, [done for *_, done in appends]))
+        self._offload(partial(visit.run, self._store), partial(self._back, visit, [done for _, done in appends]))
+
+    def _due_appends(self, now_s: float) -> list[tuple[Batch, _Done]]:
+        """What shall be written now; the rest waits for others, but not for long."""
+        if not self._appends:
+            return []
+        if not (self._is_urgent or self._draining) and now_s < self._commit_at_s:
+            if self._commit_timer is None:
+                self._commit_timer = asyncio.get_running_loop().call_at(self._commit_at_s, self._commit_now)
+            return []
+        due = []
+        records = 0
+        while self._appends and records < _MOST_RECORDS:
+            due.append(self._appends.popleft())
+            records += len(due[-1][0].records)
+        self._is_urgent = self._visit_again = bool(self._appends)
+        return due
+
+    def _commit_now(self) -> None:
+        self._commit_timer = None
+        self._commit_at_s = 0.0  # now, although a timer may come a trifle early by the loop's clock
+        self._visit()
 
     def _back(self, visit: _Visit, appended: list[_Done], bug: BaseException | None) -> None:
         """A visit is over."""
@@ -245,6 +357,12 @@ class DurableBuffer:
         except Exception as error:  # noqa: BLE001  # raised where the buffer is watched
             if not self._broken.done():
                 self._broken.set_exception(error)
+
+    async def _ask(self, call: Callable[[], _Result]) -> _Result:
+        """Run a call on the store after those under way, and return what it does."""
+        answers: list[_Result] = []
+        await self._run(lambda: answers.append(call()))
+        return answers[0]
 
     async def _run(self, call: Callable[[], None]) -> None:
         """Run a call on the store after those under way."""
@@ -263,16 +381,20 @@ class DurableBuffer:
 
     def _finish(self, visit: _Visit, appended: list[_Done]) -> None:
         """Tell everybody how the visit went."""
+        self._note_fault(visit)
         if visit.write_error is not None:
             self._settled = visit.writes.settled + self._settled
             if self._settled:
                 self._settle_later()
             # What was submitted meanwhile fails too, or it would be durable before what came earlier.
-            appended += [done for *_, done in self._appends]
+            appended += [done for _, done in self._appends]
             self._appends.clear()
-        self._note_fault(visit)
-        for done in appended:
-            done(visit.write_error)
+            self._is_urgent = False
+            for done in appended:
+                done(visit.write_error)
+        else:
+            for done, refused in zip(appended, visit.refused, strict=True):
+                done(refused)
         if self._rewind:
             visit.messages.clear()  # read before the rewind that was asked for meanwhile; it gives them again, in order
         for message in visit.messages:
@@ -281,9 +403,9 @@ class DurableBuffer:
             for waiting in self._takers:
                 if not waiting.done():
                     waiting.set_result(None)
-        due_s = visit.now_s + _READ_RETRY_S if visit.read_error is not None else visit.due_s
-        if due_s is not None and self._give_timer is None:
-            self._give_timer = asyncio.get_running_loop().call_at(due_s, self._give_now)
+        wait_s = _READ_RETRY_S if visit.read_error is not None else visit.wait_s
+        if wait_s is not None and self._give_timer is None:
+            self._give_timer = asyncio.get_running_loop().call_later(wait_s, self._give_now)
 
     def _note_queued(self) -> None:
         if any(self._store.queued().values()):
@@ -295,11 +417,14 @@ class DurableBuffer:
         error = visit.write_error or visit.read_error
         if error is not None:
             if error.what != self._fault:
-                _log.error("buffer.unavailable", path=self._store.path, reason=str(error))
-            self._fault = error.what
+                _log.error("buffer.unavailable", path=self._store.path, state=error.state, reason=str(error))
+            self._fault, self._state = error.what, error.state
         elif visit.writes and self._fault:
             _log.info("buffer.available", path=self._store.path)
-            self._fault = ""
+            self._fault, self._state = "", "ok"
+        if self._on_state is not None and (state := self.status().state) != self._told_state:
+            self._told_state = state
+            self._on_state(state)
 
     def _give_now(self) -> None:
         self._give_timer = None
@@ -321,29 +446,44 @@ class _Visit:
 
     writes: Writes
     rewind: bool
-    wanted: int
+    room: dict[str, int]
+    """Messages wanted, by lane."""
     now_s: float
     wait_for_more: bool
+    tidy: bool
     messages: list[Message] = field(default_factory=list)
-    due_s: float | None = None
+    wait_s: float | None = None
+    """In how long there is something to give."""
+    refused: list[LaneFull | None] = field(default_factory=list)
     write_error: BufferUnavailable | None = None
     read_error: BufferUnavailable | None = None
 
     def run(self, store: Store) -> None:
         try:
             if self.writes:
-                store.write(self.writes, self.now_s)
+                self.refused = store.write(self.writes)
         except BufferUnavailable as error:
             self.write_error = error
         if self.rewind:
             store.rewind()
         try:
-            while len(self.messages) < self.wanted and sum(len(each.body) for each in self.messages) < _AHEAD_BYTES:
-                match store.take(self.now_s, wait_for_more=self.wait_for_more):
-                    case Message() as message:
-                        self.messages.append(message)
-                    case due_s:
-                        self.due_s = due_s
-                        break
+            for lane, most in self.room.items():
+                self._read(store, lane, most)
+            if self.tidy:
+                store.tidy()
         except BufferUnavailable as error:
             self.read_error = error
+
+    def _read(self, store: Store, lane: str, most: int) -> None:
+        size_bytes = 0
+        while most > 0 and size_bytes < _AHEAD_BYTES:
+            match store.take(wait_for_more=self.wait_for_more, lanes=(lane,)):
+                case Message() as message:
+                    self.messages.append(message)
+                    size_bytes += len(message.body)
+                    most -= 1
+                case None:
+                    return
+                case wait_s:
+                    self.wait_s = wait_s if self.wait_s is None else min(wait_s, self.wait_s)
+                    return

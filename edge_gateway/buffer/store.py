@@ -2,161 +2,111 @@
 
 What is on disk:
 
-- `chunk`: records as they were appended together, already encoded, so that delivering them costs no second encoding.
-  A run of chunks with one `message` number is one message.
-- `book`: for each lane and device what became of its records, and the last `seq` given out. Under the empty name stands
-  the lane as a whole, with the last message number given out and the bytes queued, so that start takes the same time
-  however full the store is.
+- `chunk`: records as they were appended together, already encoded and sealed, so that delivering them costs no second
+  encoding. A run of chunks with one `message` number is one message.
+- `book`: for each lane and device what became of its records, and the last `seq` given out. Under a name that begins
+  with `=` stands the lane as a whole, so that start takes the same time however full the store is.
+- `ledger`: the books as they were at the end of each hour, chained by digests.
+- `store`: the store's id, the boots records were stamped in, and notes.
 
-Both change in one transaction, so the account cannot disagree with the queue. There are only two tables because every
-commit writes and syncs whole pages, at least one for each table it touches.
+Chunks and books change in one transaction, so the account cannot disagree with the queue. A commit touches no third
+table, because it writes and syncs whole pages, at least one for each.
 
 Why a repeated message has the same bytes under the same id: a chunk gets its message number when it is appended. A
 number is closed, in memory, when the message is first taken or full; later chunks get the next one. After a restart the
 first chunk gets a fresh number. So no message ever grows after its first sending, and that costs no extra sync.
-
-`PRAGMA synchronous=FULL` in WAL mode syncs the log at every commit: https://www.sqlite.org/pragma.html#pragma_synchronous.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
-from operator import itemgetter
+from itertools import groupby
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import apsw
 import orjson
 import structlog
 
-from edge_gateway.buffer import Account
-from edge_gateway.clock import rfc3339
+from edge_gateway.buffer import ACCOUNT_COLUMNS, Account, Batch, StoredChunk
+from edge_gateway.buffer.books import WHOLE_LANE, total
+from edge_gateway.buffer.corrections import correct
+from edge_gateway.buffer.database import (
+    PAGE_BYTES,
+    SCHEMA_VERSION,
+    Reserve,
+    close_database,
+    open_database,
+    sqlite_errors,
+)
+from edge_gateway.buffer.lanes import NUMBERS, QUARANTINE, Lane, lane_number
+from edge_gateway.buffer.ledger import LedgerHead, LedgerRow
+from edge_gateway.buffer.loading import load_shelf, read_books
+from edge_gateway.buffer.rebuild import finish, has_sound_header, lacks_database, rebuild
+from edge_gateway.buffer.salvage import FileContent, lost_frames
+from edge_gateway.buffer.sealing import Sealer, key_id_of
+from edge_gateway.buffer.shelf import (
+    UNSURE,
+    Chunk,
+    Moment,
+    Shelf,
+    Taken,
+    counts_of,
+    damaged_chunk,
+    keyless_chunk,
+    payload_of,
+)
+from edge_gateway.buffer.transaction import Transaction
+from edge_gateway.clock import NS_PER_S, Clock, boot_offset_ns
 from edge_gateway.config.model import BufferSettings
-from edge_gateway.errors import BufferInUse, BufferUnavailable
-from edge_gateway.records import Event, Lane, Message, Reading
+from edge_gateway.errors import (
+    BufferDamaged,
+    BufferUnavailable,
+    DataKeyMissing,
+    DiskFull,
+    DiskReadOnly,
+    KeyStoreError,
+    LaneFull,
+    PayloadDamaged,
+)
+from edge_gateway.records import Message
 
 _log = structlog.get_logger()
 
-SCHEMA_VERSION: Final = 1
+_CHUNKS_AFTER: Final = "SELECT * FROM chunk WHERE id > ? AND id <= ? ORDER BY id"
+_LEDGER_AFTER: Final = "SELECT * FROM ledger WHERE number > ? ORDER BY number LIMIT ?"
 
-_SCHEMA: Final = """
-CREATE TABLE store(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE book(
-    lane INTEGER NOT NULL, device TEXT NOT NULL, last INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    received INTEGER NOT NULL, delivered INTEGER NOT NULL, expired INTEGER NOT NULL, evicted INTEGER NOT NULL,
-    rejected INTEGER NOT NULL,
-    PRIMARY KEY(lane, device)) WITHOUT ROWID;
-CREATE TABLE chunk(
-    lane INTEGER NOT NULL, id INTEGER NOT NULL, message INTEGER NOT NULL, records INTEGER NOT NULL,
-    counts TEXT NOT NULL, payload BLOB NOT NULL,
-    PRIMARY KEY(lane, id)) WITHOUT ROWID;
-"""
+_TIDY_BYTES: Final = 16 << 20
+"""A database of more than this is made small again once it holds a quarter of it or less."""
 
-_PUT_CHUNK: Final = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?)"
-_PUT_BOOK: Final = "INSERT OR REPLACE INTO book VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CHUNKS_AFTER: Final = "SELECT * FROM chunk WHERE lane = ? AND id > ? ORDER BY id"
-_DROP_CHUNKS: Final = "DELETE FROM chunk WHERE lane = ? AND id BETWEEN ? AND ?"
+_INSTANT_S: Final = 1e-6
+"""Two clocks that are each rounded differ by less; nobody waits for so little."""
 
+_DAMAGE_TOLD_S: Final = 60.0
+"""Damage is mended at once, but whoever looks at the status should see it."""
 
-_LANES: Final = tuple(Lane)
+_MEND_EVERY_S: Final = 10.0
+"""If what is damaged could not be mended, how often it is tried again. It takes reading all there is."""
 
-_FRESH_BYTES: Final = 64 * 1024
-"""What a transaction appended is kept in memory up to this size, because it is nearly always taken next."""
+_RESERVE_EVERY_S: Final = 10.0
+"""After the reserve was given up, how often it is tried to take it again."""
 
-_device_of = itemgetter("device")
-
-WHOLE_LANE: Final = ""
-"""The name under which a lane's own book is kept; no device can have it."""
-
-
-@dataclass(slots=True)
-class _Book:
-    """A row of `book`."""
-
-    last: int = 0
-    """The last seq given to the device; in a lane's own book, the last message number."""
-    bytes: int = 0
-    """Payload bytes queued; kept for lanes only."""
-    received: int = 0
-    delivered: int = 0
-    expired: int = 0
-    evicted: int = 0
-    rejected: int = 0
-
-    def row(self) -> tuple[int, ...]:
-        return (
-            self.last,
-            self.bytes,
-            self.received,
-            self.delivered,
-            self.expired,
-            self.evicted,
-            self.rejected,
-        )
-
-    def copy(self) -> _Book:
-        return _Book(*self.row())
-
-    @property
-    def queued(self) -> int:
-        return self.received - self.delivered - self.expired - self.evicted - self.rejected
-
-
-_ChunkRow: TypeAlias = tuple[int, int, int, int, bytes, bytes]
-"""A row of `chunk`."""
-
-_Books: TypeAlias = dict[tuple[Lane, str], _Book]
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What only this process needs to know of a lane."""
-
-    last_chunk: int = 0
-    taken_to: int = 0
-    """The last chunk given out; where `take` goes on."""
-    open_first_chunk: int = 0
-    """Where the message starts that chunks may still join."""
-    open_records: int = 0
-    """Records in that message; 0 if there is none."""
-    open_bytes: int = 0
-    open_since_s: float = 0.0
-
-    def copy(self) -> _Queue:
-        return _Queue(
-            self.last_chunk,
-            self.taken_to,
-            self.open_first_chunk,
-            self.open_records,
-            self.open_bytes,
-            self.open_since_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A message given out: which chunks it was and whose records."""
-
-    first_chunk: int
-    last_chunk: int
-    counts: dict[str, int]
-    bytes: int
+_Result = TypeVar("_Result")
+_Steps: TypeAlias = "Callable[[Transaction], list[LaneFull | None]]"
 
 
 @dataclass(slots=True)
 class Writes:
     """What one transaction shall change."""
 
-    records: list[Reading | Event] = field(default_factory=list)
-    rejected: list[tuple[str, int]] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     settled: list[Message] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.records or self.rejected or self.settled)
+        return bool(self.batches or self.settled)
 
 
 class Store:
@@ -164,8 +114,11 @@ class Store:
 
     Args:
         path: the database file; `:memory:` for one that lives as long as the process.
-        settings: limits of messages and of the store.
+        settings: lanes and limits.
+        sealer: encrypts what is stored.
+        clock: tells how old records are, and when times can be put right.
         rng: makes the store's id, which starts every message id.
+        reserve: disk space to give up when the disk is full.
         vfs: name of an apsw VFS to use instead of the system's; for tests that watch or fail the disk.
 
     Raises:
@@ -174,407 +127,667 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | str, settings: BufferSettings, *, rng: random.Random, vfs: str | None = None
+        self,
+        path: Path | str,
+        settings: BufferSettings,
+        *,
+        sealer: Sealer,
+        clock: Clock,
+        rng: random.Random,
+        reserve: Reserve | None = None,
+        vfs: str | None = None,
     ) -> None:
         self._path = str(path)
         self._settings = settings
+        self._sealer = sealer
+        self._clock = clock
         self._rng = rng
+        self._reserve = reserve
         self._vfs = vfs
-        self._taken: dict[tuple[Lane, int], _Taken] = {}
-        self._queues: dict[Lane, _Queue] = {}
-        self._books: _Books = {}
-        self._seqs: dict[str, int] = {}
-        self._fresh: dict[tuple[int, int], _ChunkRow] = {}
-        """Chunks of the last transaction, by lane and id."""
-        with self._errors():
-            self._db = self._open()
-            self.id = self._load()
+        self._disk_is_full = False
+        self._may_not_grow = False
+        """From when the disk was found full until the reserve is there again."""
+        self._reserve_at_s = 0.0
+        """Uptime at which to try again to take the reserve."""
+        self._damage_until_s = 0.0
+        """Uptime until which status tells of damage that was mended."""
+        self._must_checkpoint = False
+        self._is_in_doubt = False
+        """Whether a sync has failed, so that nobody knows what is on the disk until one has succeeded."""
+        self._has_file = self._path != ":memory:" and vfs is None
+        self._damage: BufferDamaged | None = None
+        """Why the file is closed until it is mended."""
+        self._not_mended: BufferUnavailable | None = None
+        """Why it was not, the last time that was tried."""
+        self._mend_at_s = 0.0
+        """Uptime at which to try again."""
+        self._db: apsw.Connection
+        self._shelf: Shelf
+        try:
+            self._open()
+        except BufferDamaged as error:
+            self._mend(error)
+        self._disk_is_full = reserve is not None and not reserve.keep()
 
     @property
     def path(self) -> str:
         """The database file, for status and errors."""
         return self._path
 
+    @property
+    def id(self) -> str:
+        """Begins every message id."""
+        return self._shelf.id
+
+    @property
+    def lanes(self) -> list[str]:
+        """The lanes that are taken from, the most urgent first."""
+        return [self._shelf.lanes[number].plan.name for number in self._shelf.order]
+
+    @property
+    def state(self) -> str:
+        """A fixed word.
+
+        `ok`; `disk-full` from when others have filled the disk until there is room for the reserve again; `damaged`
+        for a while after the disk has damaged the store.
+        """
+        if self._uptime_s() < self._damage_until_s:
+            return BufferDamaged.state
+        return DiskFull.state if self._disk_is_full else "ok"
+
     def close(self) -> None:
         """Close the file. What was committed stays."""
-        with self._errors():
-            self._db.close()
+        with sqlite_errors(self._path):
+            if self._damage is None:
+                close_database(self._db)
 
-    def queued(self) -> dict[Lane, int]:
+    def queued(self) -> dict[str, int]:
         """Records waiting, by lane, from memory."""
-        return {lane: self._books[lane, WHOLE_LANE].queued for lane in Lane}
+        return {self._shelf.lanes[number].plan.name: self._shelf.whole(number).queued for number in self._shelf.order}
 
     def totals(self) -> Account:
         """The account summed over devices and lanes, from memory."""
-        lanes = [self._books[lane, WHOLE_LANE] for lane in Lane]
-        return Account(
-            received=sum(book.received for book in lanes),
-            delivered=sum(book.delivered for book in lanes),
-            queued=sum(book.queued for book in lanes),
-            expired=sum(book.expired for book in lanes),
-            evicted=sum(book.evicted for book in lanes),
-            rejected=sum(book.rejected for book in lanes),
-        )
+        return total(self._shelf.whole(number) for number in self._shelf.order)
 
-    def accounts(self) -> dict[tuple[str, Lane], Account]:
+    def known_accounts(self) -> dict[tuple[str, str], Account]:
+        """The account of each device and lane, from memory."""
+        return {
+            (device, self._shelf.lanes[lane].plan.name): book.account()
+            for (lane, device), book in list(self._shelf.books.items())  # a transaction may add some meanwhile
+            if not device.startswith(WHOLE_LANE)
+        }
+
+    def accounts(self) -> dict[tuple[str, str], Account]:
         """The account of each device and lane, all read from disk; what is queued is counted chunk by chunk.
 
         Raises:
             BufferUnavailable: the store cannot be read.
         """
-        with self._errors():
-            accounts = {
-                (device, lane): Account(
-                    received=book.received,
-                    delivered=book.delivered,
-                    expired=book.expired,
-                    evicted=book.evicted,
-                    rejected=book.rejected,
-                )
-                for (lane, device), book in self._read_books().items()
-                if device != WHOLE_LANE
-            }
-            for lane, counts in self._db.execute("SELECT lane, counts FROM chunk"):
-                for device, records in orjson.loads(counts).items():
-                    accounts.setdefault((device, Lane(lane)), Account()).queued += records
-            return accounts
+        return self._soundly(self._count_accounts)
 
-    # --- one transaction -------------------------------------------------------------------------------------------
+    def _count_accounts(self) -> dict[tuple[str, str], Account]:
+        accounts = {
+            (device, self._lane_name(lane)): book.account()
+            for (lane, device), book in read_books(self._db).items()
+            if not device.startswith(WHOLE_LANE)
+        }
+        for account in accounts.values():
+            account.queued = 0
+        for chunk_id, counts in self._db.execute("SELECT id, counts FROM chunk"):
+            if (name := self._lane_name(lane_number(chunk_id))) != QUARANTINE:
+                for device, records in counts_of(counts).items():
+                    accounts.setdefault((device, name), Account()).queued += records
+        if any(account.balance() for account in accounts.values()):
+            raise BufferDamaged("chunks are not in the books, or not there", where=self._path)
+        return accounts
 
-    def write(self, writes: Writes, now_s: float) -> None:
+    def _lane_name(self, number: int) -> str:
+        lane = self._shelf.lanes.get(number)
+        if lane is None:
+            raise BufferDamaged("there are rows of a lane that never was", where=f"lane {number}")
+        return lane.plan.name
+
+    def _soundly(self, call: Callable[[], _Result]) -> _Result:
+        """Run a call on the database. If that turns out to be damaged, save what is whole, and run it again."""
+        if self._damage is not None:
+            if self._not_mended is not None and self._uptime_s() < self._mend_at_s:
+                raise self._not_mended.with_traceback(None)
+            self._mend(self._damage)
+        try:
+            with sqlite_errors(self._path):
+                return call()
+        except BufferDamaged as error:
+            self._mend(error)
+            with sqlite_errors(self._path):
+                return call()
+
+    @property
+    def ledger_head(self) -> LedgerHead:
+        """The end of the ledger."""
+        return LedgerHead(self._shelf.ledger_number, self._shelf.ledger_digest)
+
+    def note(self, name: str) -> str | None:
+        """What a batch's notes last said under this name."""
+        return self._shelf.notes.get(name)
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def write(self, writes: Writes) -> list[LaneFull | None]:
         """Do all of `writes`, or nothing, and return when it is safe from a power cut.
 
-        Args:
-            writes: records to append in order, rejects to count, messages to drop as delivered.
-            now_s: event loop time, from which a message's age is reckoned.
+        Returns:
+            For each batch None, or why its readings were not taken.
 
         Raises:
             BufferUnavailable: nothing was changed; doing it again with the same writes is safe.
         """
-        change = _Change(self._books, self._queues)
-        chunks = []
-        for lane, records in _by_lane(writes.records):
-            for counts, payload in self._encode(lane, records, change):
-                change.count(lane, counts, "received", bytes_queued=len(payload))
-                chunks.append(self._place(lane, counts, payload, change, now_s))
-        for device, count in writes.rejected:
-            change.count(Lane.NORMAL, {device: count}, "received", "rejected")
-        drops = []
-        for message in writes.settled:
-            taken = self._taken.get((message.lane, message.number))
-            if taken is not None:
-                change.count(message.lane, taken.counts, "delivered", bytes_queued=-taken.bytes)
-                drops.append((message.lane, taken.first_chunk, taken.last_chunk))
-        with self._errors():
+
+        def steps(transaction: Transaction) -> list[LaneFull | None]:
+            transaction.settle(writes.settled)
+            for batch in writes.batches:
+                transaction.take_from_quarantine(batch.replays)
+            transaction.expire()
+            return transaction.append(writes.batches)
+
+        if self._may_not_grow:
+            self._disk_has_room()
+        try:
+            with self._shelf.space.frozen() if self._may_not_grow else nullcontext():
+                refused = self._soundly(lambda: self._transact(steps))
+            self._disk_has_room()
+        except DiskFull:
+            refused = self._soundly(lambda: self._write_on_a_full_disk(steps))
+        return refused
+
+    def _transact(self, steps: _Steps) -> list[LaneFull | None]:
+        shelf, clock = self._shelf, self._clock
+        # Trust is asked for first: a clock that is set between two questions must not be believed too early.
+        is_trusted = clock.trusted
+        offset_ns = boot_offset_ns(clock) if shelf.boots[shelf.boot].offset_ns is None else None
+        moment = Moment(clock.uptime_ns(), clock.now_ns(), is_trusted, offset_ns)
+        with sqlite_errors(self._path):
+            if self._must_checkpoint:
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._must_checkpoint = False
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.executemany(_PUT_CHUNK, chunks)
-                self._db.executemany(_DROP_CHUNKS, drops)
-                evicted = self._evict(change)
-                self._db.executemany(_PUT_BOOK, change.rows())
+                transaction = Transaction(shelf, moment)
+                transaction.note_time()
+                done = steps(transaction)
+                if shelf.is_giving:
+                    transaction.mark_given()
+                transaction.write()
+                if self._is_in_doubt:
+                    self._db.pragma("user_version", SCHEMA_VERSION)  # so that there is something to write and to sync
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                # What the failed transaction has left in the log must not be taken for one that was finished.
+                self._must_checkpoint = isinstance(error, apsw.Error)
+                self._is_in_doubt |= isinstance(error, apsw.IOError)
                 if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                    with suppress(apsw.Error):
+                        self._db.execute("ROLLBACK")
+                if isinstance(error, KeyStoreError):
+                    raise DataKeyMissing(error.what, where=error.where, remedy=error.remedy) from error
                 raise
-        self._books.update(change.books)
-        self._queues = change.queues
-        keep = not evicted and sum(len(chunk[5]) for chunk in chunks) <= _FRESH_BYTES
-        self._fresh = {(chunk[0], chunk[1]): chunk for chunk in chunks} if keep else {}
-        self._seqs.update(change.seqs)
-        for message in writes.settled:
-            self._taken.pop((message.lane, message.number), None)
+        transaction.finish()
+        self._is_in_doubt = False
+        return done
 
-    def _place(self, lane: Lane, counts: dict[str, int], payload: bytes, change: _Change, now_s: float) -> _ChunkRow:
-        """Give a chunk its place: in the open message if there is room, else in a new one."""
-        queue, book = change.queues[lane], change.book(lane, WHOLE_LANE)
-        records = sum(counts.values())
-        if (
-            queue.open_records
-            and queue.open_records + records <= self._most_records(lane)
-            and queue.open_bytes + len(payload) < self._settings.max_message_bytes
-        ):
-            queue.open_records += records
-            queue.open_bytes += len(payload) + 1
-        else:
-            book.last += 1
-            queue.open_first_chunk = queue.last_chunk + 1
-            queue.open_records = records
-            queue.open_bytes = len(payload) + 2
-            queue.open_since_s = now_s
-        queue.last_chunk += 1
-        return (lane, queue.last_chunk, book.last, records, orjson.dumps(counts), payload)
+    def _write_on_a_full_disk(self, steps: _Steps) -> list[LaneFull | None]:
+        """Others have filled the disk: from now on the database does not grow, and lanes give way.
 
-    def _evict(self, change: _Change) -> bool:
-        """Drop the oldest readings nobody is sending just now, for as long as the store is over its cap."""
-        evicted = False
-        while sum(change.bytes_queued(lane) for lane in _LANES) > self._settings.max_bytes:
-            self._fresh = {}  # what is dropped must not be found there again
-            queue = change.queues[Lane.NORMAL]
-            oldest = self._read_message(Lane.NORMAL, queue.taken_to)
-            if oldest is None:
-                break
-            message, taken = oldest
-            if message.number == change.book(Lane.NORMAL, WHOLE_LANE).last:
-                queue.open_records = 0
-            change.count(Lane.NORMAL, taken.counts, "evicted", bytes_queued=-taken.bytes)
-            self._db.execute(_DROP_CHUNKS, (Lane.NORMAL, taken.first_chunk, taken.last_chunk))
-            evicted = True
-            _log.warning("buffer.evicted", lane=Lane.NORMAL.label, records=message.records)
-        return evicted
+        The reserve is not for records. It is the room that what is in the log needs in the database, so that the log
+        can begin anew in the room it has; were the reserve used up first, nothing could ever be written again.
 
-    def _encode(
-        self, lane: Lane, records: Sequence[Reading | Event], change: _Change
-    ) -> Iterator[tuple[dict[str, int], bytes]]:
-        """Number the records and write them as JSON, in pieces that fit a message, each with its count by device."""
-        seqs, known_seqs = change.seqs, self._seqs
-        documents: list[dict[str, object]] = []
-        last_time_ns, time = -1, ""
-        for record in records:
-            device = record.device
-            seq = seqs.get(device)
-            seqs[device] = seq = (known_seqs.get(device, 0) if seq is None else seq) + 1
-            if record.time_ns != last_time_ns:
-                last_time_ns = record.time_ns
-                time = rfc3339(last_time_ns)
-            if isinstance(record, Reading):
-                document = {
-                    "device": device,
-                    "profile": record.profile,
-                    "seq": seq,
-                    "time": time,
-                    "values": record.values,
-                }
-            else:
-                document = {
-                    "device": device,
-                    "event": record.kind,
-                    "source": record.source,
-                    "seq": seq,
-                    "time": time,
-                    "values": record.values,
-                }
-            if not record.time_trusted:
-                document["time_trusted"] = False
-            documents.append(document)
-        most = self._most_records(lane)
-        for start in range(0, len(documents), most):
-            yield from self._fit(lane, documents[start : start + most], change)
+        Raises:
+            DiskFull: not even that can be written.
+        """
+        if not self._disk_is_full:
+            self._disk_is_full = True
+            _log.error("buffer.disk_full", path=self._path)
+        if self._reserve is not None:
+            self._reserve.give_up()
+            self._may_not_grow = True
+        with self._shelf.space.frozen():
+            return self._transact(steps)
 
-    def _fit(
-        self, lane: Lane, documents: list[dict[str, object]], change: _Change
-    ) -> Iterator[tuple[dict[str, int], bytes]]:
-        """Split until every piece fits; a single record that never will is rejected and counted."""
+    def _disk_has_room(self) -> None:
+        """Take the reserve again, if it is time to try; without one, that a transaction went through has to do."""
+        if self._disk_is_full and self._uptime_s() >= self._reserve_at_s:
+            self._reserve_at_s = self._uptime_s() + _RESERVE_EVERY_S
+            if self._reserve is None or self._reserve.keep():
+                self._disk_is_full = self._may_not_grow = False
+                _log.info("buffer.disk_has_room", path=self._path)
+
+    def tidy(self) -> None:
+        """Nothing is queued: give back disk space if much is free, and destroy keys that nothing needs any more.
+
+        Raises:
+            BufferUnavailable: the store cannot be read, or the disk is too full to be made tidy.
+        """
+        self._soundly(self._give_space_back)
+        self._soundly(self._retire_keys)
+
+    def _give_space_back(self) -> None:
+        file_pages, free_pages = self._shelf.space.file_pages(), self._shelf.space.free_pages()
+        if file_pages * PAGE_BYTES > _TIDY_BYTES and (file_pages - free_pages) * 4 <= file_pages:
+            self._db.execute("VACUUM")
+
+    def _retire_keys(self) -> None:
         try:
-            payload = orjson.dumps(documents)[1:-1]
-            fits = len(payload) + 2 <= self._settings.max_message_bytes
-        except orjson.JSONEncodeError:
-            fits = False
-        if fits:
-            yield Counter(map(_device_of, documents)), payload
-        elif len(documents) > 1:
-            middle = len(documents) // 2
-            yield from self._fit(lane, documents[:middle], change)
-            yield from self._fit(lane, documents[middle:], change)
-        else:
-            device = _device_of(documents[0])
-            change.count(lane, {device: 1}, "received", "rejected")
-            _log.warning("buffer.record_rejected", device=device, reason="does not fit a message as JSON")
+            if len(self._sealer.key_ids()) < 2:
+                return
+            needed = {key_id_of(payload) for (payload,) in self._db.execute("SELECT payload FROM chunk")}
+            for key_id in self._sealer.retire(min(needed, default=self._sealer.key_id)):
+                _log.info("buffer.key_destroyed", key=key_id)
+        except (KeyStoreError, PayloadDamaged) as error:
+            # The keys stay until they can be told from those in use.
+            _log.warning("buffer.keys_kept", reason=str(error))
 
-    def _most_records(self, lane: Lane) -> int:
-        return 1 if lane is Lane.ALERT else self._settings.max_records_per_message
+    def rotate_key(self) -> int:
+        """Seal with a new key from now on. The old one goes when nothing on the store needs it any more.
+
+        Raises:
+            DataKeyMissing: the key store makes none.
+        """
+        try:
+            return self._sealer.rotate()
+        except KeyStoreError as error:
+            raise DataKeyMissing(error.what, where=error.where, remedy=error.remedy) from error
 
     # --- giving out ------------------------------------------------------------------------------------------------
 
-    def take(self, now_s: float, *, wait_for_more: bool = True) -> Message | float | None:
-        """Give out the next message not given out yet, the lowest lane first.
+    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+        """Give out the next message not given out yet, of the most urgent lane.
 
         Args:
-            now_s: event loop time.
-            wait_for_more: let a young message wait for more records, as `max_message_age_s` says.
+            wait_for_more: let a young message wait for more records, as its lane says.
+            lanes: of these lanes only.
 
         Returns:
-            The message; or the loop time from which a waiting message will be given out; or None if there is nothing.
+            The message; or in how many seconds a waiting message will be given out; or None if there is nothing.
 
         Raises:
             BufferUnavailable: the store cannot be read.
         """
-        ready_at_s: float | None = None
-        for lane, queue in self._queues.items():
-            if queue.taken_to >= queue.last_chunk:
+        self._shelf.is_giving = True
+        if self._is_in_doubt or self.seconds_to_expiry() == 0:
+            self.write(Writes())
+        return self._soundly(lambda: self._take(lanes, wait_for_more=wait_for_more))
+
+    def _take(self, lanes: Collection[str] | None, *, wait_for_more: bool) -> Message | float | None:
+        wait_s: float | None = None
+        for number in self._shelf.order:
+            lane = self._shelf.lanes[number]
+            if lanes is not None and lane.plan.name not in lanes:
                 continue
-            if (
-                wait_for_more
-                and lane is Lane.NORMAL
-                and queue.open_records
-                and queue.taken_to >= queue.open_first_chunk - 1
-                and now_s < (due_s := queue.open_since_s + self._settings.max_message_age_s)
-                and queue.open_records < self._most_records(lane)
-            ):
-                ready_at_s = due_s
-                continue
-            with self._errors():
-                found = self._read_message(lane, queue.taken_to)
+            while lane.taken_to < self._shelf.whole(number).chunk:
+                young_s = self._still_waits_s(lane) if wait_for_more else 0.0
+                if young_s > 0:
+                    wait_s = young_s if wait_s is None else min(wait_s, young_s)
+                    break
+                message = self._give(number)
+                if message is not None:
+                    return message
+                lane = self._shelf.lanes[number]
+        return wait_s
+
+    def _still_waits_s(self, lane: Lane) -> float:
+        """How long the next message of a lane still waits for company."""
+        if not lane.open_records or lane.taken_to < lane.open_first_chunk - 1:
+            return 0.0
+        if lane.open_records >= lane.plan.most_records:
+            return 0.0
+        wait_s = lane.open_since_s + lane.plan.wait_s - self._uptime_s()
+        return wait_s if wait_s > _INSTANT_S else 0.0
+
+    def _give(self, number: int) -> Message | None:
+        """The next message of a lane; None if there is none any more, or it was damaged."""
+        found = self._read_message(number)
+        if found is None:
+            return None
+        message, taken = found
+        lane = self._shelf.lanes[number]
+        if lane.chunk_number(taken.last_id) > self._shelf.whole(number).given:
+            self._mark_given(number)
+            found = self._read_message(number)  # with the marks that are there now
             if found is None:
-                queue.taken_to = queue.last_chunk
-                continue
+                return None
             message, taken = found
-            self._taken[lane, message.number] = taken
-            queue.taken_to = taken.last_chunk
-            if message.number == self._books[lane, WHOLE_LANE].last:
-                queue.open_records = 0
-            return message
-        return ready_at_s
+            lane = self._shelf.lanes[number]
+        self._shelf.taken[lane.plan.name, message.number] = taken
+        lane.taken_to = lane.chunk_number(taken.last_id)
+        if message.number == self._shelf.whole(number).last:
+            lane.open_records = 0
+        return message
+
+    def _mark_given(self, number: int) -> None:
+        """From now on what is on the store may be with the hub, and stays as it is."""
+        try:
+            self._transact(lambda _: [])
+        except BufferUnavailable:
+            if self._is_in_doubt:
+                raise
+            # A disk that takes no writes must not keep the backlog from the hub. Only if the power fails too before it
+            # does again, a message may come back thinned or corrected.
+            whole = self._shelf.whole(number)
+            whole.given = whole.chunk
 
     @property
     def may_give(self) -> bool:
         """Whether `take` has anything to look for; from memory."""
-        return any(queue.taken_to < queue.last_chunk for queue in self._queues.values())
+        return any(self._shelf.lanes[number].taken_to < self._shelf.whole(number).chunk for number in self._shelf.order)
+
+    def seconds_to_expiry(self) -> float | None:
+        """In how long a transaction should look for records that have expired; None if none ever does."""
+        due_s = [
+            lane.look_at_s
+            for number in self._shelf.order
+            if (lane := self._shelf.lanes[number]).plan.ttl_s is not None and self._shelf.whole(number).queued
+        ]
+        if not due_s:
+            return None
+        wait_s = min(due_s) - self._uptime_s()
+        return wait_s if wait_s > _INSTANT_S else 0.0
 
     def rewind(self) -> None:
         """Start giving out from the oldest message again."""
-        self._taken.clear()
-        for queue in self._queues.values():
-            queue.taken_to = 0
+        self._shelf.taken.clear()
+        self._shelf.passed_over.clear()
+        self._shelf.is_giving = False
+        for lane in self._shelf.lanes.values():
+            lane.taken_to = 0
+            lane.look_at_s = 0.0
 
-    def _read_message(self, lane: Lane, after_chunk: int) -> tuple[Message, _Taken] | None:
-        ids: list[int] = []
-        parts: list[bytes] = []
-        counts: dict[str, int] = {}
-        number = records = 0
-        for _, chunk_id, message, chunk_records, chunk_counts, payload in self._chunks_after(lane, after_chunk):
-            if ids and message != number:
-                break
-            number = message
-            ids.append(chunk_id)
-            parts.append(payload)
-            records += chunk_records
-            for device, count in orjson.loads(chunk_counts).items():
-                counts[device] = counts.get(device, 0) + count
-        if not ids:
+    def _read_message(self, number: int) -> tuple[Message, Taken] | None:
+        """Put the next message of a lane together; None if there is none. Damaged chunks are set aside."""
+        lane = self._shelf.lanes[number]
+        chunks: list[Chunk] = []
+        damaged: list[tuple[Chunk, bytes]] = []
+        with closing(self._chunks_after(lane, damaged)) as following:
+            for chunk in following:
+                if chunks and chunk.message != chunks[0].message:
+                    break
+                chunks.append(chunk)
+        if damaged:
+            try:
+                self._set_aside(damaged)
+            except (DiskFull, DiskReadOnly):
+                # A disk that takes no writes must not keep what is whole from the hub.
+                self._shelf.passed_over.add(number)
+            lane = self._shelf.lanes[number]
+        if not chunks:
+            self._miss_none(lane)
+            lane.taken_to = self._shelf.whole(number).chunk
             return None
-        body = b"[" + b",".join(parts) + b"]"
-        taken = _Taken(ids[0], ids[-1], counts, sum(map(len, parts)))
-        return Message(f"{self.id}-{lane.label[0]}{number}", lane, number, records, body), taken
+        counts: dict[str, int] = {}
+        for chunk in chunks:
+            for device, count in orjson.loads(chunk.counts).items():
+                counts[device] = counts.get(device, 0) + count
+        first = chunks[0]
+        body = b"[" + b",".join(map(self._corrected, chunks)) + b"]"
+        taken = Taken(first.id, chunks[-1].id, counts, sum(chunk.stored_bytes for chunk in chunks))
+        records = sum(chunk.records for chunk in chunks)
+        return Message(f"{self.id}-{number}-{first.message}", lane.plan.name, first.message, records, body), taken
 
-    def _chunks_after(self, lane: Lane, after_chunk: int) -> Iterator[_ChunkRow]:
-        """The chunks of a lane in order; from memory if the last transaction appended them all."""
-        if (lane, after_chunk + 1) in self._fresh:
-            for chunk_id in range(after_chunk + 1, self._queues[lane].last_chunk + 1):
-                yield self._fresh[lane, chunk_id]
-        else:
-            yield from self._db.execute(_CHUNKS_AFTER, (lane, after_chunk))
+    def _miss_none(self, lane: Lane) -> None:
+        """At the end of a lane: see that the disk has not swallowed chunks without a word."""
+        queued = self._shelf.whole(lane.number).queued
+        taken = (each for (name, _), each in self._shelf.taken.items() if name == lane.plan.name)
+        given = sum(sum(each.counts.values()) for each in taken)
+        if queued != given and lane.number not in self._shelf.passed_over:
+            raise BufferDamaged(f"{queued - given} records are missing", where=f"lane {lane.plan.name}")
+
+    def _chunks_after(self, lane: Lane, damaged: list[tuple[Chunk, bytes]]) -> Generator[Chunk, None, None]:
+        """The chunks of a lane not given out, in order; from memory if the last transaction appended them all.
+
+        Args:
+            lane: which.
+            damaged: gets those that do not open, with their sealed payloads.
+        """
+        first, last = lane.chunk_id(lane.taken_to + 1), lane.chunk_id(self._shelf.whole(lane.number).chunk)
+        fresh = self._shelf.fresh
+        if first in fresh:
+            for chunk_id in range(first, last + 1):
+                yield fresh[chunk_id]
+            return
+        last_id = first - 1
+        with closing(self._db.execute(_CHUNKS_AFTER, (last_id, last))) as rows:
+            for row in rows:
+                if row[0] <= last_id:
+                    raise BufferDamaged("chunks are not in order", where=f"chunk {row[0]} behind {last_id}")
+                last_id = row[0]
+                chunk, sealed = self._opened(row)
+                if sealed is not None:
+                    damaged.append((chunk, sealed))
+                else:
+                    yield chunk
+
+    def _opened(self, row: tuple[Any, ...]) -> tuple[Chunk, bytes | None]:
+        """A row of `chunk` with its payload in the open; if it does not open, with the sealed payload beside it."""
+        try:
+            payload = payload_of(row, self._sealer)
+        except PayloadDamaged:
+            return damaged_chunk(row)
+        except KeyStoreError as error:
+            if self._is_lost(key_id_of(row[-1])):
+                return keyless_chunk(row)
+            raise DataKeyMissing(error.what, where=error.where, remedy=error.remedy) from error
+        return Chunk._make((*row[:-1], payload, len(row[-1]))), None
+
+    def _is_lost(self, key_id: int) -> bool:
+        """Whether a key will never come back, so that what is sealed with it is as good as damaged."""
+        try:
+            return key_id not in self._sealer.key_ids()
+        except KeyStoreError:
+            return False
+
+    def _set_aside(self, damaged: list[tuple[Chunk, bytes]]) -> None:
+        def steps(transaction: Transaction) -> list[LaneFull | None]:
+            for _, of_lane in groupby(damaged, lambda each: lane_number(each[0].id)):
+                transaction.set_aside(list(of_lane))
+            return []
+
+        self._transact(steps)
+
+    def _corrected(self, chunk: Chunk) -> bytes:
+        """A chunk's documents, with the times put right that can be."""
+        boot = self._shelf.boots.get(chunk.boot)
+        if chunk.clock != UNSURE or boot is None or boot.offset_ns is None:
+            return chunk.payload
+        return correct(chunk.payload, boot.name, boot.offset_ns)
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def read_chunks(self, after: int, most: int, *, quarantine: bool = False) -> list[StoredChunk]:
+        """Some chunks, whoever holds them now. A damaged one is set aside and comes without its payload.
+
+        Args:
+            after: the id behind which to begin.
+            most: chunks at once.
+            quarantine: those of the quarantine, in place of all others.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        return self._soundly(lambda: self._read_chunks(after, most, quarantine=quarantine))
+
+    def _read_chunks(self, after: int, most: int, *, quarantine: bool) -> list[StoredChunk]:
+        apart = self._shelf.quarantine
+        spans = [(apart * NUMBERS, (apart + 1) * NUMBERS - 1)]
+        if not quarantine:
+            spans = [(0, apart * NUMBERS - 1), ((apart + 1) * NUMBERS, (max(self._shelf.lanes) + 1) * NUMBERS)]
+        rows: list[tuple[Any, ...]] = []
+        for first, last in spans:
+            span = (max(after, first - 1), last, most - len(rows))
+            rows += self._db.execute(f"{_CHUNKS_AFTER} LIMIT ?", span).fetchall()
+        found: list[StoredChunk] = []
+        damaged: list[tuple[Chunk, bytes]] = []
+        for row in rows:
+            chunk, sealed = self._opened(row)
+            payload = self._corrected(chunk) if sealed is None else None
+            if sealed is not None and not quarantine:
+                damaged.append((chunk, sealed))
+            name = self._lane_name(chunk.message if quarantine else lane_number(chunk.id))
+            counts = counts_of(chunk.counts)
+            found.append(StoredChunk(chunk.id, name, chunk.message, chunk.records, counts, payload))
+        if damaged:
+            self._set_aside(damaged)
+        return found
+
+    def ledger_rows(self, after: int, most: int) -> list[LedgerRow]:
+        """Rows of the ledger by number.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        return self._soundly(lambda: [LedgerRow(*row) for row in self._db.execute(_LEDGER_AFTER, (after, most))])
+
+    def check(self) -> None:
+        """Have every page of the file looked at. If one is damaged, what is whole is saved at once.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        self._soundly(self._check)
+
+    def _check(self) -> None:
+        fault = self._db.execute("PRAGMA integrity_check(1)").get
+        if fault != "ok":
+            raise BufferDamaged(str(fault), where=self._path)
+
+    def stats(self) -> dict[str, Any]:
+        """What the store holds and takes, as JSON can say it.
+
+        Raises:
+            BufferUnavailable: the store cannot be read.
+        """
+        file_pages, free_pages = self._soundly(lambda: (self._shelf.space.file_pages(), self._shelf.space.free_pages()))
+        shelf = self._shelf
+        lanes = []
+        for number in shelf.order:
+            plan, whole = shelf.lanes[number].plan, shelf.whole(number)
+            account = {name: getattr(whole.account(), name) for name in ACCOUNT_COLUMNS}
+            lanes.append(
+                {
+                    "name": plan.name,
+                    "bytes": whole.bytes,
+                    "max_bytes": plan.max_bytes,
+                    "when_full": plan.when_full,
+                    "ttl_s": plan.ttl_s,
+                    **account,
+                }
+            )
+        return {
+            "path": self._path,
+            "id": shelf.id,
+            "state": self.state,
+            "lanes": lanes,
+            "quarantine_bytes": shelf.whole(shelf.quarantine).bytes,
+            "disk": {
+                "database_bytes": file_pages * PAGE_BYTES,
+                "free_bytes": free_pages * PAGE_BYTES,
+                "max_bytes": self._settings.max_disk_bytes,
+            },
+            "key": self._sealer.key_id,
+            "ledger_rows_to": shelf.ledger_number,
+        }
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
-    def _open(self) -> apsw.Connection:
-        db = apsw.Connection(self._path, vfs=self._vfs)
-        # One process owns the file: no shared memory is needed, and a second process is told so at once.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA cache_size = -2048")
-        db.execute("PRAGMA journal_size_limit = 8388608")
-        return db
+    def _open(self) -> None:
+        """Open the file, or make it. If that fails it is closed, and as it was.
 
-    def _load(self) -> str:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        version = db.pragma("user_version")
-        if version == 0:
-            db.execute(_SCHEMA)
-            db.execute("INSERT INTO store VALUES ('id', ?)", (f"{self._rng.getrandbits(48):012x}",))
-            db.executemany(_PUT_BOOK, [(lane, WHOLE_LANE, *_Book().row()) for lane in Lane])
-            db.pragma("user_version", SCHEMA_VERSION)
-        elif version != SCHEMA_VERSION:
-            db.execute("ROLLBACK")
-            raise BufferUnavailable(
-                f"was written by another version (schema {version}, this is {SCHEMA_VERSION})",
-                where=self._path,
-                remedy="Run the version that wrote it, or move the file away",
+        Raises:
+            BufferUnavailable: it cannot be opened.
+        """
+        path = Path(self._path)
+        with sqlite_errors(self._path):
+            if self._has_file:
+                finish(path)
+                if lacks_database(path):
+                    raise BufferDamaged("there is a log and no database", where=self._path)
+                path.touch(mode=0o600)  # for the gateway's user only; SQLite gives the log the same mode
+            try:
+                self._db = open_database(self._path, self._settings, self._vfs)
+                try:
+                    self._begin()
+                except BaseException:
+                    self._db.close()
+                    raise
+            except DiskReadOnly as error:
+                if self._has_file and not has_sound_header(path):
+                    raise BufferDamaged("its header is damaged", where=self._path) from error
+                raise
+
+    def _begin(self) -> None:
+        """Make sure that SQLite has found all that is there, and read what belongs in memory."""
+        with sqlite_errors(self._path):
+            [(_, recovered, _)] = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            log = Path(f"{self._path}-wal")
+            if self._has_file and recovered >= 0 and log.exists():
+                with log.open("rb") as file:
+                    if lost := lost_frames(FileContent(file.fileno()), recovered, page_bytes=PAGE_BYTES):
+                        raise BufferDamaged(f"{lost} frames of the log are damaged", where=str(log))
+            self._shelf = load_shelf(
+                self._db, self._settings, sealer=self._sealer, clock=self._clock, rng=self._rng, path=self._path
             )
-        db.execute("COMMIT")
-        self._books = self._read_books()
-        for (_, device), book in self._books.items():
-            self._seqs[device] = max(book.last, self._seqs.get(device, 0))
-        for lane in Lane:
-            last_chunk = db.execute("SELECT max(id) FROM chunk WHERE lane = ?", (lane,)).get
-            self._queues[lane] = _Queue(last_chunk=last_chunk or 0)
-        return str(db.execute("SELECT value FROM store WHERE key = 'id'").get)
+            if self._shelf.is_rebuilt:
+                self._transact(_reconcile)
+                self._shelf.is_rebuilt = False
 
-    def _read_books(self) -> _Books:
-        return {(Lane(lane), device): _Book(*rest) for lane, device, *rest in self._db.execute("SELECT * FROM book")}
+    def _mend(self, error: BufferDamaged) -> None:
+        """Put what is whole into a new database, and go on with that.
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours."""
+        Raises:
+            BufferUnavailable: it cannot be done now.
+        """
+        _log.error("buffer.damaged", path=self._path, reason=error.what)
+        if not self._has_file:
+            raise error
+        is_giving = hasattr(self, "_shelf") and self._shelf.is_giving
+        # From here on nothing is written to the old files: what is in them is all there is.
+        self._damage = error
         try:
-            yield
-        except (apsw.BusyError, apsw.LockedError) as error:
-            raise BufferInUse(
-                "is open in another process",
-                where=self._path,
-                remedy="Stop the other gateway, or give it its own data_directory",
-            ) from error
-        except apsw.FullError as error:
-            raise BufferUnavailable(
-                "the disk is full", where=self._path, remedy="Free some space; the gateway goes on by itself"
-            ) from error
-        except apsw.ReadOnlyError as error:
-            raise BufferUnavailable(
-                "cannot be written", where=self._path, remedy="Mount the disk writable, or mend the file's owner"
-            ) from error
-        except apsw.Error as error:
-            raise BufferUnavailable(
-                f"{error}", where=self._path, remedy="Look at the disk; the gateway tries again"
-            ) from error
+            if hasattr(self, "_db"):
+                with suppress(apsw.Error):
+                    self._db.close()
+            with sqlite_errors(self._path):
+                self._rebuild(Path(self._path))
+            self._open()
+        except BufferUnavailable as failed:
+            self._not_mended, self._mend_at_s = failed, self._uptime_s() + _MEND_EVERY_S
+            raise
+        self._damage = self._not_mended = None
+        self._shelf.is_giving = is_giving
+        self._damage_until_s = self._uptime_s() + _DAMAGE_TOLD_S
+
+    def _rebuild(self, path: Path) -> None:
+        if finish(path):
+            return
+        try:
+            rebuild(path, self._opens)
+        except (apsw.FullError, OSError):
+            if self._reserve is None or not self._reserve.give_up():
+                raise
+            if not finish(path):
+                rebuild(path, self._opens)
+
+    def _opens(self, row: tuple[Any, ...]) -> bool:
+        """Whether the payload of a row of `chunk` is what was sealed for it."""
+        try:
+            payload_of(row, self._sealer)
+        except PayloadDamaged:
+            return False
+        except KeyStoreError:
+            return True  # nobody can say now
+        return True
+
+    def _uptime_s(self) -> float:
+        return self._clock.uptime_ns() / NS_PER_S
 
 
-class _Change:
-    """What a transaction does to books, queues and seqs: copies, which take the place of the originals on success."""
-
-    def __init__(self, books: _Books, queues: dict[Lane, _Queue]) -> None:
-        self._before = books
-        self.books: _Books = {}
-        self.queues = {lane: queue.copy() for lane, queue in queues.items()}
-        self.seqs: dict[str, int] = {}
-        """Of devices that got one in this transaction."""
-
-    def book(self, lane: Lane, device: str) -> _Book:
-        """The book as this transaction leaves it."""
-        book = self.books.get((lane, device))
-        if book is None:
-            before = self._before.get((lane, device))
-            self.books[lane, device] = book = _Book() if before is None else before.copy()
-        return book
-
-    def bytes_queued(self, lane: Lane) -> int:
-        """Payload bytes of a lane as this transaction leaves it."""
-        return (self.books.get((lane, WHOLE_LANE)) or self._before[lane, WHOLE_LANE]).bytes
-
-    def count(self, lane: Lane, counts: Mapping[str, int], *columns: str, bytes_queued: int = 0) -> None:
-        """Enter records of some devices in their books and in the lane's own."""
-        whole = self.book(lane, WHOLE_LANE)
-        whole.bytes += bytes_queued
-        for device, records in counts.items():
-            book = self.book(lane, device)
-            for column in columns:
-                setattr(book, column, getattr(book, column) + records)
-                setattr(whole, column, getattr(whole, column) + records)
-            book.last = max(book.last, self.seqs.get(device, 0))
-
-    def rows(self) -> list[tuple[object, ...]]:
-        """The changed rows of `book`."""
-        return [(lane, device, *book.row()) for (lane, device), book in self.books.items()]
-
-
-def _by_lane(records: Sequence[Reading | Event]) -> Iterator[tuple[Lane, Sequence[Reading | Event]]]:
-    events = [record for record in records if isinstance(record, Event)]
-    if not events:
-        if records:
-            yield Lane.NORMAL, records
-        return
-    yield Lane.ALERT, events
-    readings = [record for record in records if isinstance(record, Reading)]
-    if readings:
-        yield Lane.NORMAL, readings
+def _reconcile(transaction: Transaction) -> list[LaneFull | None]:
+    transaction.reconcile_all()
+    return []

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Check a configuration, its profiles and its rules. Exits 0 if the gateway would start with it."""
     settings = load_config(config)
-    parts = check_parts(settings, clock=SystemClock())
+    parts = check_parts(settings, clock=SystemClock(settings.gateway.clock_trust))
     notes = [
         f"links: {link.name}: there is no {link.port.path} now; the gateway starts and waits for it"
         for link in settings.links

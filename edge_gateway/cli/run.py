@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from edge_gateway.api.control import serve_control
+from edge_gateway.api.handlers import gateway_handlers
 from edge_gateway.assembly import Parts, check_parts, open_gateway
-from edge_gateway.clock import SystemClock
+from edge_gateway.cli.leaving import leave
+from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.observability.log import configure_log
-from edge_gateway.observability.status import serve_status
 
 
 def command(
@@ -28,11 +28,11 @@ def command(
     """Run the gateway until SIGTERM or Ctrl-C."""
     settings = load_config(config)
     configure_log(settings.gateway.log_level, as_json=json)
-    parts = check_parts(settings, clock=SystemClock())
-    asyncio.run(_run(parts, capture))
+    clock = SystemClock(settings.gateway.clock_trust)
+    asyncio.run(_run(check_parts(settings, clock=clock), clock, capture))
 
 
-async def _run(parts: Parts, capture: Path | None) -> NoReturn:
+async def _run(parts: Parts, clock: Clock, capture: Path | None) -> NoReturn:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,12 +41,8 @@ async def _run(parts: Parts, capture: Path | None) -> NoReturn:
     gc.collect()
     gc.freeze()
     async with (
-        open_gateway(parts, clock=SystemClock(), rng=random.SystemRandom(), capture=capture) as gateway,
-        serve_status(parts.config.gateway.data_directory, gateway.status),
+        open_gateway(parts, clock=clock, rng=random.SystemRandom(), capture=capture) as gateway,
+        serve_control(parts.config.gateway.data_directory, gateway_handlers(gateway)),
     ):
         await gateway.run(stop)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Everything is durable and closed by now. What may be left are threads of client libraries inside a connection
-    # attempt to a silent hub, for which the closing of the event loop, and Python after it, would wait up to a minute.
-    os._exit(0)
+    leave(0)

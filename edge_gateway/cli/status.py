@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge_gateway.api.control import ask_status
 from edge_gateway.config.load import load_config
-from edge_gateway.observability.status import ask_status
 
 
 def command(

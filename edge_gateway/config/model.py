@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from edge_gateway.clock import ClockTrust
 from edge_gateway.config.link import FramingSettings, SerialLine, UsbMatch
 from edge_gateway.config.settings import Settings
 
@@ -98,7 +99,7 @@ class GatewaySettings(Settings):
     name: Name = Field(description="Names this gateway in topics, status and logs.", examples=["plant-3"])
     data_directory: Path = Field(
         default=Path("/var/lib/edge-gateway"),
-        description="Holds the buffer, the key store and the status socket. A relative path starts at the "
+        description="Holds the buffer, the key store and the control socket. A relative path starts at the "
         "configuration file.",
     )
     profile_directories: tuple[Path, ...] = Field(
@@ -106,6 +107,14 @@ class GatewaySettings(Settings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least severe log events written to standard error."
+    )
+    clock_trust: ClockTrust = Field(
+        default="plausible",
+        description="When the box's clock is believed. `plausible`: when it shows 2026 or later. `synchronized`: once "
+        "a time service has set it, as `timedatectl` says. A box without a battery for its clock starts at the date of "
+        "its last shutdown, which is plausible and wrong: with systemd-timesyncd, chrony or ntpd on it, choose "
+        "`synchronized`; not with BusyBox's ntpd, which does not tell the kernel, so that nothing would ever be "
+        "believed. What is read before is corrected once the clock is believed, or marked.",
     )
 
 
@@ -169,6 +178,9 @@ class DeviceSettings(Settings):
         description="What the keys of its encrypted payloads are called in the key store, by the profile's names for "
         "them; `edge-gateway keys import NAME --payload` puts them there.",
     )
+    lane: Name | None = Field(
+        default=None, description="The buffer's lane for its readings, where it differs from the link's."
+    )
 
 
 class LinkSettings(Settings):
@@ -209,6 +221,9 @@ class LinkSettings(Settings):
     )
     answer_timeout_s: float = Field(
         default=2.0, gt=0, le=60, description="How long a device may take to answer a command."
+    )
+    lane: Name | None = Field(
+        default=None, description="The buffer's lane for readings from here, where it differs from `reading_lane`."
     )
 
     @model_validator(mode="after")
@@ -275,13 +290,92 @@ class ThresholdRule(Settings):
         return self
 
 
+class LaneSettings(Settings):
+    """A queue of the buffer with its own rank, lifetime and limit."""
+
+    name: Name = Field(examples=["normal"])
+    """The lane's name in topics, status and accounts."""
+    ttl_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=10 * 366 * 86_400,
+        description="How long a record is worth sending, from its arrival. Older ones are dropped and counted as "
+        "expired. null keeps them for ever.",
+        examples=[604_800],
+    )
+    max_bytes: int | None = Field(
+        default=None,
+        ge=64 * 1024,
+        description="Bytes of this lane on disk at most, compressed and encrypted as they are there. null leaves it "
+        "to the limit of the whole.",
+        examples=[16 << 20],
+    )
+    when_full: Literal["drop-oldest", "drop-newest", "thin", "refuse"] = Field(
+        default="drop-oldest",
+        description="What gives way: `drop-oldest` what has waited longest; `drop-newest` what comes in; `thin` keeps "
+        "every n-th of what waits, so that a long outage leaves a coarser curve without a hole; `refuse` takes nothing "
+        "more. All of it is counted by device and told to the hub.",
+    )
+    keep_every: int = Field(
+        default=2, ge=2, le=1000, description="With `thin`: of each device every so many-th record is kept."
+    )
+    max_records_per_message: int | None = Field(
+        default=None, ge=1, le=10_000, description="Where it differs from the buffer's.", examples=[1]
+    )
+    max_message_age_s: float | None = Field(
+        default=None, ge=0, le=3600, description="Where it differs from the buffer's.", examples=[0]
+    )
+
+
 class BufferSettings(Settings):
     """The store on disk."""
 
-    max_bytes: int = Field(
+    lanes: tuple[LaneSettings, ...] = Field(
+        default=(
+            LaneSettings(name="alert", max_records_per_message=1, max_message_age_s=0),
+            LaneSettings(name="normal"),
+            LaneSettings(name="bulk", max_message_age_s=10),
+        ),
+        min_length=1,
+        max_length=16,
+        description="The queues, the most urgent first. A lane that waits gets one message in ten however much the "
+        "more urgent ones have to say. A lane that is taken out of this list is still delivered until it is empty.",
+    )
+    event_lane: Name = Field(default="alert", description="Where alerts and other events go.", examples=["alert"])
+    reading_lane: Name = Field(
+        default="normal",
+        description="Where readings go, unless their link or device names another lane.",
+        examples=["normal"],
+    )
+    max_disk_bytes: int = Field(
         default=1 << 30,
-        ge=1 << 20,
-        description="Payload bytes kept; beyond it the oldest readings are dropped and counted as evicted.",
+        ge=4 << 20,
+        description="All that the buffer takes on disk at most: its database with free pages, its log and its reserve. "
+        "Beyond it the least urgent lanes give way, each by its own `when_full`.",
+    )
+    reserve_bytes: int = Field(
+        default=8 << 20,
+        ge=0,
+        le=1 << 30,
+        description="Kept free on disk for the buffer, and given up when others have filled the disk, so that what was "
+        "delivered can still be taken off the store. At most a quarter of `max_disk_bytes` is used.",
+    )
+    commit_within_s: float = Field(
+        default=0.010,
+        ge=0,
+        le=1,
+        description="How long records may wait for others to share a sync of the disk, when the last one is no longer "
+        "ago than that. Alerts never wait. Longer spares flash memory.",
+    )
+    quarantine_bytes: int = Field(
+        default=1 << 20,
+        ge=0,
+        le=1 << 30,
+        description="Bytes kept of frames that could not become readings, with the reason, to be looked at and "
+        "replayed once a profile is mended. The oldest go first and count as rejected.",
+    )
+    ledger_days: int = Field(
+        default=31, ge=1, le=3660, description="How long the hourly account of each device is kept, days."
     )
     max_records_per_message: int = Field(
         default=500,
@@ -315,6 +409,18 @@ class BufferSettings(Settings):
         description="How long a delivered message may stay in the store before its removal is written. A crash within "
         "it sends those messages again under the same id.",
     )
+
+    @model_validator(mode="after")
+    def _lanes_are_there(self) -> Self:
+        names = [lane.name for lane in self.lanes]
+        for name in _repeated(names):
+            raise ValueError(f"two lanes have the name {name!r}; each needs its own")
+        for what in ("event_lane", "reading_lane"):
+            if getattr(self, what) not in names:
+                raise ValueError(f"{what} {getattr(self, what)!r} is no lane; {', '.join(names)} would do")
+        if any(lane.name == self.event_lane and lane.when_full == "refuse" for lane in self.lanes):
+            raise ValueError("the lane of events cannot refuse, as nobody would hear of it; drop-oldest would do")
+        return self
 
 
 class DeliverySettings(Settings):
@@ -468,4 +574,16 @@ class GatewayConfig(Settings):
         ):
             for name in _repeated(values):
                 raise ValueError(f"two {what} have the name {name!r}; each needs its own")
+        return self
+
+    @model_validator(mode="after")
+    def _lanes_are_there(self) -> Self:
+        lanes = [lane.name for lane in self.buffer.lanes]
+        wanted = {link.name: link.lane for link in self.links}
+        wanted |= {device.name: device.lane for link in self.links for device in link.devices if device.lane}
+        for name, lane in wanted.items():
+            if lane is not None and lane not in lanes:
+                raise ValueError(
+                    f"{name} goes to the lane {lane!r}, which is not among the buffer's; {', '.join(lanes)} would do"
+                )
         return self

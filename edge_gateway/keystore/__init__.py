@@ -1,13 +1,17 @@
 """Holds keys by name, so that the configuration can name them and need not contain them.
 
-There are two kinds, kept apart. An identity key goes in and never comes out: the store signs with it. A payload key is
-shared with a sensor and must be computed with here, so it can be opened, as a `Secret` that tells nobody what it is.
-What opens payloads has no way to an identity key.
+There are three kinds, kept apart. An identity key goes in and never comes out: the store signs with it. A payload key
+is shared with a sensor and must be computed with here, so it can be opened, as a `Secret` that tells nobody what it is.
+A data key is made here, for what the gateway keeps on its disk, and opened likewise; it has a number for a name. What
+opens payloads or data has no way to an identity key.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
+
+DATA_KEY_BYTES: Final = 32
+"""AES-256."""
 
 
 class KeyStore(Protocol):
@@ -85,5 +89,51 @@ class PayloadKeyStore(Protocol):
 
         Raises:
             KeyStoreError: the store cannot be read.
+        """
+        ...
+
+
+class DataKeys(Protocol):
+    """Makes and holds the keys of what the gateway keeps on its disk, by number. The highest is the newest.
+
+    Opening may be slow (a TPM takes a tenth of a second) and may fail for a while; who opens keeps what was opened at
+    hand.
+    """
+
+    def ids(self) -> list[int]:
+        """The numbers of all keys, sorted; of those too that cannot be opened now.
+
+        Raises:
+            KeyStoreError: the store cannot be read.
+        """
+        ...
+
+    def create(self) -> int:
+        """Make a random key of `DATA_KEY_BYTES`.
+
+        When this returns the key can be opened, and survives a power cut. One that comes before may leave a key that
+        nobody has used.
+
+        Returns:
+            Its number, higher than any this store has ever given, to keys since destroyed too; 1 for the first.
+
+        Raises:
+            KeyStoreError: the store cannot be written.
+        """
+        ...
+
+    def open(self, key_id: int) -> Secret:
+        """The key of this number.
+
+        Raises:
+            KeyStoreError: it cannot be opened now, or there is none: which of both, `ids` tells.
+        """
+        ...
+
+    def destroy(self, key_id: int) -> None:
+        """Forget a key, for good when this returns: what is sealed under it can never be opened again.
+
+        Raises:
+            KeyStoreError: there is none, or the store cannot be written; the key may still be there.
         """
         ...

@@ -81,6 +81,7 @@ class Threshold:
                 reading.time_ns,
                 {settings.value: value, **limit},
                 reading.time_trusted,
+                reading.uptime_ns,
             )
         )
         if command is not None:

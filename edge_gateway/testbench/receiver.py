@@ -22,8 +22,6 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edge_gateway.records import Lane
-
 
 class ReceivedMessage(NamedTuple):
     """One device-to-cloud message as it arrived, repeats included."""
@@ -84,7 +82,7 @@ class Misplaced:
     """A record whose `seq` is not above the one before it in its device's lane."""
 
     device: str
-    lane: Lane
+    lane: str
     seq: int
     after: int
 
@@ -102,11 +100,11 @@ class DeliveryAccount:
         self._first_seq = first_seq
         self._message_ids: set[tuple[str, str]] = set()
         self._seqs: defaultdict[str, SeqSet] = defaultdict(SeqSet)
-        self._latest: dict[tuple[str, Lane], int] = {}
+        self._latest: dict[tuple[str, str], int] = {}
         self.unique_messages = 0
         self.repeated_messages = 0
         """Messages dropped because their id was known. At least once delivery may have them; they are no fault."""
-        self.records: defaultdict[tuple[str, Lane], int] = defaultdict(int)
+        self.records: defaultdict[tuple[str, str], int] = defaultdict(int)
         """Records of unique messages, by device and lane."""
         self.misplaced: list[Misplaced] = []
         self.repeated_records: list[tuple[str, int]] = []
@@ -139,17 +137,21 @@ class DeliveryAccount:
         gaps = {device: seqs.gaps(self._first_seq) for device, seqs in self._seqs.items()}
         return {device: missing for device, missing in gaps.items() if missing}
 
-    def faults(self) -> list[str]:
-        """Everything that breaks the promise, in words; empty if it was kept."""
+    def faults(self, given_up: Mapping[str, int] | None = None) -> list[str]:
+        """Everything that breaks the promise, in words; empty if it was kept.
+
+        Args:
+            given_up: by device, how many records the gateway says it dropped; so many numbers may be missing.
+        """
         lines = list(self.unreadable)
         lines += [f"{device}: seq {seq} came in two messages" for device, seq in self.repeated_records]
         lines += [
-            f"{late.device}: seq {late.seq} came after {late.after} in lane {late.lane.label}"
-            for late in self.misplaced
+            f"{late.device}: seq {late.seq} came after {late.after} in lane {late.lane}" for late in self.misplaced
         ]
         lines += [
             f"{device}: seq {gap.start} to {gap.stop - 1} missing"
             for device, gaps in self.missing().items()
+            if sum(map(len, gaps)) > (given_up or {}).get(device, 0)
             for gap in gaps
         ]
         return lines
@@ -157,9 +159,9 @@ class DeliveryAccount:
     def _add_record(self, message: ReceivedMessage, record: Any) -> None:
         match record:
             case {"device": str(device), "seq": int(seq), "profile": str()}:
-                lane = Lane.NORMAL
+                lane = "normal"
             case {"device": str(device), "seq": int(seq), "event": str()}:
-                lane = Lane.ALERT
+                lane = "alert"
             case _:
                 self.unreadable.append(
                     f"{message.device_id}: message {message.message_id} has neither reading nor event"

@@ -71,16 +71,30 @@ class VirtualClock:
         loop: whose time it follows.
         start_ns: what it shows now, nanoseconds since 1970-01-01T00:00:00Z.
         trusted: whether it says that it was set.
+        boot_id: names the boot. A box that is restarted gets another clock with another name; time since the boot is
+            the loop's for all of them.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, start_ns: int = START_NS, *, trusted: bool = True) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        start_ns: int = START_NS,
+        *,
+        trusted: bool = True,
+        boot_id: str = "virtual-boot",
+    ) -> None:
         self._loop = loop
-        self._offset_ns = start_ns - round(loop.time() * NS_PER_S)
+        self._offset_ns = start_ns - self.uptime_ns()
         self.trusted = trusted
+        self.boot_id = boot_id
 
     def now_ns(self) -> int:
         """Nanoseconds since 1970-01-01T00:00:00Z."""
-        return self._offset_ns + round(self._loop.time() * NS_PER_S)
+        return self._offset_ns + self.uptime_ns()
+
+    def uptime_ns(self) -> int:
+        """Nanoseconds of the event loop's time."""
+        return round(self._loop.time() * NS_PER_S)
 
     def step(self, seconds: float) -> None:
         """Set the clock forward, or back if `seconds` is negative. The event loop does not notice."""

@@ -208,7 +208,7 @@ class _HubSession:
         outgoing = HubMessage(
             message.body, message_id=message.id, content_encoding="utf-8", content_type="application/json"
         )
-        outgoing.custom_properties["lane"] = message.lane.label
+        outgoing.custom_properties["lane"] = message.lane
         self._in_flight += 1
         try:
             await _uncancelled(self._client.send_message(outgoing))

@@ -117,7 +117,7 @@ class MqttBroker:
 
     def topic(self, message: Message) -> str:
         """Where a message goes."""
-        return self._settings.topic.format(gateway=self._gateway, lane=message.lane.label, message_id=message.id)
+        return self._settings.topic.format(gateway=self._gateway, lane=message.lane, message_id=message.id)
 
     def answer_topic(self, request: str) -> str:
         """Where the answer to a command goes."""

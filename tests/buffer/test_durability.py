@@ -11,11 +11,10 @@ import apsw
 import pytest
 
 from edge_gateway.buffer import Account
-from edge_gateway.buffer.store import Writes
 from edge_gateway.errors import BufferUnavailable
-from edge_gateway.records import Lane, Message
+from edge_gateway.records import Message
 
-from .conftest import OpenStore, reading
+from .conftest import OpenStore, reading, writes
 
 
 class WatchedFile(apsw.VFSFile):
@@ -70,7 +69,7 @@ def test_nothing_is_unsynced_when_write_returns(open_store: OpenStore) -> None:
         store = open_store(vfs="watched-sync")
         for value in range(20):
             before = disk.syncs
-            store.write(Writes(records=[reading(value=value)]), 0.0)
+            store.write(writes([reading(value=value)]))
             assert disk.syncs > before
             assert not [name for name in disk.unsynced if name.endswith("-wal")]
         store.close()
@@ -81,7 +80,7 @@ def test_the_watch_can_fail(open_store: OpenStore) -> None:
     with watched_disk("watched-normal") as disk:
         store = open_store(vfs="watched-normal")
         store._db.execute("PRAGMA synchronous = NORMAL")
-        store.write(Writes(records=[reading()]), 0.0)
+        store.write(writes([reading()]))
         assert [name for name in disk.unsynced if name.endswith("-wal")]
         store.close()
 
@@ -91,21 +90,21 @@ def test_a_failing_disk_changes_nothing_and_heals(open_store: OpenStore, failure
     """A write that fails leaves queue, account and seq as they were; the same write succeeds when the disk is back."""
     with watched_disk(f"failing-{failure.__name__}") as disk:
         store = open_store(vfs=f"failing-{failure.__name__}")
-        store.write(Writes(records=[reading(value=1)]), 0.0)
-        message = store.take(0.0)
+        store.write(writes([reading(value=1)]))
+        message = store.take()
         assert isinstance(message, Message)
-        again = Writes(records=[reading(value=2)], settled=[message], rejected=[("port", 1)])
+        again = writes([reading(value=2)], settled=[message], rejected=[("port", 1)])
         disk.fail_with = failure
         with pytest.raises(BufferUnavailable):
-            store.write(again, 0.0)
+            store.write(again)
         disk.fail_with = None
-        assert store.accounts() == {("a", Lane.NORMAL): Account(received=1, queued=1)}
-        store.write(again, 0.0)
+        assert store.accounts() == {("a", "normal"): Account(received=1, queued=1)}
+        store.write(again)
         assert store.accounts() == {
-            ("a", Lane.NORMAL): Account(received=2, delivered=1, queued=1),
-            ("port", Lane.NORMAL): Account(received=1, rejected=1),
+            ("a", "normal"): Account(received=2, delivered=1, queued=1),
+            ("port", "normal"): Account(received=1, rejected=1),
         }
-        second = store.take(0.0)
+        second = store.take()
         assert isinstance(second, Message)
         assert b'"seq":2' in second.body
         store.close()
@@ -115,7 +114,7 @@ def test_a_killed_process_leaves_a_store_that_opens(open_store: OpenStore, tmp_p
     """A copy of the files taken while the store is open, as a power cut leaves them, has everything written."""
     store = open_store()
     for value in range(100):
-        store.write(Writes(records=[reading(value=value)]), 0.0)
+        store.write(writes([reading(value=value)]))
     for name in ("buffer.db", "buffer.db-wal"):
         (tmp_path / f"cut-{name}").write_bytes((tmp_path / name).read_bytes())
     with sqlite3.connect(tmp_path / "cut-buffer.db") as cut:

@@ -2,135 +2,364 @@
 
 from __future__ import annotations
 
-import random
-import shutil
-import tempfile
-from collections import Counter
+from collections import defaultdict
+from contextlib import ExitStack, closing
+from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import apsw
 import orjson
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_gateway.buffer import Account
+from edge_gateway.buffer import BadFrame, Batch, StoredChunk
+from edge_gateway.buffer.lanes import plans
+from edge_gateway.buffer.ledger import verify_rows
 from edge_gateway.buffer.store import Store, Writes
+from edge_gateway.clock import NS_PER_S, stamp
 from edge_gateway.config.model import BufferSettings
-from edge_gateway.records import Event, Lane, Message, Reading
+from edge_gateway.records import Event, Message, Reading
+from edge_gateway.testbench.bench_store import MemoryDataKeys, open_bench_store
+from edge_gateway.testbench.failing_disk import failing_disk
 
-DEVICES = st.sampled_from(["a", "b", "c"])
-RECORDS = st.one_of(
-    st.builds(lambda device: Reading(device, "p", 0, {}), DEVICES),
-    st.builds(lambda device: Event(device, "r", "alert-raised", 0, {}), DEVICES),
-)
-SETTINGS = BufferSettings(max_message_age_s=2.0, max_records_per_message=5)
+from . import incompressible
+from .buffer_model import SEAL_BYTES, Model, Offer, Seen
+from .conftest import NOW_NS, HandClock
+
+CAP_BYTES = 64 * 1024
+QUARANTINE_BYTES = 4096
+
+SETTINGS = {
+    name: BufferSettings.model_validate(
+        {
+            "lanes": lanes,
+            "event_lane": "alert",
+            "reading_lane": "oldest",
+            "quarantine_bytes": QUARANTINE_BYTES,
+            "max_records_per_message": 5,
+            "max_message_bytes": 32 * 1024,
+            "max_message_age_s": 2.0,
+        }
+    )
+    for name, lanes in {
+        "every policy": [
+            {"name": "alert", "max_records_per_message": 1, "max_message_age_s": 0},
+            {"name": "oldest", "when_full": "drop-oldest", "max_bytes": CAP_BYTES, "ttl_s": 3600},
+            {"name": "newest", "when_full": "drop-newest", "max_bytes": CAP_BYTES},
+            {"name": "firm", "when_full": "refuse", "max_bytes": CAP_BYTES, "ttl_s": 12 * 3600},
+            {"name": "thin", "when_full": "thin", "max_bytes": CAP_BYTES, "max_message_age_s": 60},
+        ],
+        "fewer lanes": [
+            {"name": "thin", "when_full": "thin", "keep_every": 3, "max_bytes": CAP_BYTES, "ttl_s": 12 * 3600},
+            {"name": "alert", "max_records_per_message": 1},
+            {"name": "oldest"},
+        ],
+    }.items()
+}
+
+devices = st.sampled_from(["boiler", "door", "pump"])
+links = st.sampled_from(["bus", "radio"])
+sizes = st.sampled_from([0, 10, 10, 3000, 20_000, 40_000])
+"""Of a record's values: up to more than a message may hold."""
+lanes = st.integers(0, 4)
+"""To be taken modulo the number of those configured."""
+
+
+class StartAnew(Enum):
+    """What ends, and begins anew."""
+
+    SESSION = "session"
+    PROCESS = "process"
+    MACHINE = "machine"
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
-    """Appends, takes, settles, rewinds, restarts and lets time pass.
-
-    The model keeps, for each lane, what is queued in order as (device, seq), and remembers every message it ever saw.
-    """
+    """Does to a store what a gateway does to it in years, and tells the model."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="store-model-"))
-        self.store = self.open()
-        self.now_s = 0.0
-        self.queued: dict[Lane, list[tuple[str, int]]] = {lane: [] for lane in Lane}
-        self.last_seq: Counter[str] = Counter()
-        self.received: Counter[tuple[str, Lane]] = Counter()
-        self.delivered: Counter[tuple[str, Lane]] = Counter()
-        self.rejected: Counter[tuple[str, Lane]] = Counter()
-        self.seen: dict[str, bytes] = {}
+        self.resources = ExitStack()
+        self.disk = self.resources.enter_context(failing_disk("store-model"))  # sound here, but its syncs cost nothing
+        self.directory = Path(self.resources.enter_context(TemporaryDirectory(prefix="store-model-")))
+        self.clock = HandClock()
+        self.keys = MemoryDataKeys()
+        self.model = Model()
+        self.boots = 1
+        self.boot_ns = NOW_NS
+        """When this boot was, truly."""
         self.taken: list[Message] = []
-        self.given_to: dict[Lane, int] = dict.fromkeys(Lane, 0)
+        """Messages given out of late: some are settled already, some were given out before a rewind."""
+        self.notes: dict[str, str] = {}
 
-    def open(self) -> Store:
-        return Store(self.directory / "buffer.db", SETTINGS, rng=random.Random(1))
+    @initialize(configuration=st.sampled_from(sorted(SETTINGS)), trusted=st.booleans())
+    def begin(self, configuration: str, trusted: bool) -> None:
+        if not trusted:
+            self.clock.trusted, self.clock.offset_ns = False, 0
+        self.configuration = configuration
+        self.start()
 
     def teardown(self) -> None:
-        self.store.close()
-        shutil.rmtree(self.directory)
+        if hasattr(self, "store"):
+            self.store.close()
+        self.resources.close()
 
-    @rule(records=st.lists(RECORDS, max_size=12), rejected=st.lists(st.tuples(DEVICES, st.integers(1, 3)), max_size=2))
-    def append(self, records: list[Reading | Event], rejected: list[tuple[str, int]]) -> None:
-        self.store.write(Writes(records=list(records), rejected=rejected), self.now_s)
-        for lane, kind in ((Lane.ALERT, Event), (Lane.NORMAL, Reading)):
-            for record in records:
-                if isinstance(record, kind):
-                    self.last_seq[record.device] += 1
-                    self.queued[lane].append((record.device, self.last_seq[record.device]))
-                    self.received[record.device, lane] += 1
-        for device, count in rejected:
-            self.received[device, Lane.NORMAL] += count
-            self.rejected[device, Lane.NORMAL] += count
+    # --- records ----------------------------------------------------------------------------------------------------
 
-    @rule()
-    def take(self) -> None:
-        message = self.store.take(self.now_s)
-        if not isinstance(message, Message):
-            return
-        records = [(each["device"], each["seq"]) for each in orjson.loads(message.body)]
-        expected = self.queued[message.lane][self.given_to[message.lane] :][: len(records)]
-        assert records == expected, "a message holds the next records in order"
-        assert self.seen.setdefault(message.id, message.body) == message.body, (
-            "an id stands for the same bytes for ever"
-        )
-        assert message.records == len(records) <= (1 if message.lane is Lane.ALERT else 5)
-        if message.lane is Lane.NORMAL:
-            assert self.given_to[Lane.ALERT] == len(self.queued[Lane.ALERT]), "alerts go first"
-        self.given_to[message.lane] += len(records)
-        self.taken.append(message)
+    @rule(data=st.data(), lane=lanes, also_in=lanes, settling=st.booleans())
+    def append(self, data: st.DataObject, lane: int, also_in: int, settling: bool) -> None:
+        batches = [
+            Batch(
+                [
+                    self.record(device, size, is_event=is_event)
+                    for device, size, is_event in data.draw(
+                        st.lists(st.tuples(devices, sizes, st.booleans()), max_size=9)
+                    )
+                ],
+                self.lane_name(number),
+                [self.frame(*each) for each in data.draw(st.lists(st.tuples(links, st.integers(0, 900)), max_size=2))],
+                data.draw(st.lists(st.tuples(links, st.integers(1, 3)), max_size=1)),
+                notes=data.draw(st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", "2"]), max_size=1)),
+            )
+            for number in (lane, also_in)
+        ]
+        settled = [data.draw(st.sampled_from(self.taken))] if settling and self.taken else []
+        self.write(Writes(batches, settled))
+
+    @rule(lane=lanes, sized=st.lists(st.tuples(devices, st.integers(5000, 25_000)), min_size=2, max_size=6))
+    def flood(self, lane: int, sized: list[tuple[str, int]]) -> None:
+        """Much comes in, so that a lane is soon full."""
+        records = [self.record(device, size, is_event=False) for device, size in sized]
+        self.write(Writes([Batch(records, self.lane_name(lane))]))
+
+    @precondition(lambda self: any(apart.frames for apart in self.model.apart.values()))
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """Frames of the quarantine become readings, all but one of them."""
+        chunk_id = data.draw(st.sampled_from([each for each, apart in self.model.apart.items() if apart.frames]))
+        frames = self.model.apart[chunk_id].frames
+        readings = [self.record(frame.source, 10, is_event=False) for frame in frames[1:]]
+        self.write(Writes([Batch(readings, bad=frames[:1], replays=[chunk_id])]))
+
+    @rule(how_many=st.integers(1, 4), wait_for_more=st.booleans(), only=st.none() | lanes)
+    def take(self, how_many: int, wait_for_more: bool, only: int | None) -> None:
+        order = list(self.model.plans)
+        lanes = order if only is None else [order[only % len(order)]]
+        for _ in range(how_many):
+            self.model.asked_for_message()
+            answer = self.store.take(wait_for_more=wait_for_more, lanes=None if only is None else lanes)
+            self.model.looked(self.look())
+            waiting = {lane: self.model.may_wait_s(lane) for lane in lanes if self.model.untaken(lane)}
+            if isinstance(answer, Message):
+                waiting = {lane: waiting[lane] for lane in lanes[: lanes.index(answer.lane)] if lane in waiting}
+                self.model.gave(answer)
+                self.taken = [*self.taken[-5:], answer]
+            else:
+                assert answer == (pytest.approx(min(waiting.values())) if waiting else None)
+            assert not waiting or wait_for_more, "was told not to wait"
+            assert all(waiting.values()), "a more urgent lane had something to give"
 
     @precondition(lambda self: self.taken)
-    @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
-        message = data.draw(st.sampled_from(self.taken))
-        self.taken.remove(message)
-        self.store.write(Writes(settled=[message]), self.now_s)
-        records = {(each["device"], each["seq"]) for each in orjson.loads(message.body)}
-        self.queued[message.lane] = [each for each in self.queued[message.lane] if each not in records]
-        self.given_to[message.lane] -= len(records)
-        for device, _ in records:
-            self.delivered[device, message.lane] += 1
+    @rule(which=st.lists(st.integers(0, 5), min_size=1, max_size=4))
+    def settle(self, which: list[int]) -> None:
+        """Some messages are confirmed, in any order, and perhaps for the second time."""
+        self.write(Writes(settled=[self.taken[-1 - each % len(self.taken)] for each in which]))
 
-    @rule()
-    def rewind(self) -> None:
-        self.store.rewind()
-        self.forget_taken()
+    @rule(how_many=st.integers(1, 6))
+    def deliver(self, how_many: int) -> None:
+        """The hub takes and confirms."""
+        for _ in range(how_many):
+            self.take(1, wait_for_more=False, only=None)
+            if self.model.in_flight:
+                self.write(Writes(settled=self.taken[-1:]))
 
+    # --- time and restarts ------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 1, 60, 1800, 4 * 3600, 13 * 3600]))
+    def wait(self, seconds: int) -> None:
+        self.clock.uptime_s += seconds
+        self.tell_time(seconds)
+
+    @precondition(lambda self: not self.clock.trusted)
     @rule()
-    def restart(self) -> None:
+    def set_the_clock(self) -> None:
+        self.clock.offset_ns, self.clock.trusted = self.boot_ns, True
+        self.tell_time(0)
+
+    @rule(
+        how=st.sampled_from([StartAnew.SESSION, StartAnew.SESSION, StartAnew.PROCESS, StartAnew.MACHINE]),
+        configuration=st.sampled_from(sorted(SETTINGS)),
+        off_s=st.sampled_from([5, 5000, 50_000]),
+        has_battery=st.booleans(),
+    )
+    def start_anew(self, how: StartAnew, configuration: str, off_s: int, has_battery: bool) -> None:
+        """The session with the hub is lost, the process restarts, or the machine does, some time later."""
+        if how is StartAnew.SESSION:
+            self.store.rewind()
+            self.model.forget_taken()
+            return
         self.store.close()
-        self.store = self.open()
-        self.forget_taken()
+        self.configuration = configuration
+        if how is StartAnew.MACHINE:
+            self.boots += 1
+            self.boot_ns += round(self.clock.uptime_s + off_s) * NS_PER_S
+            self.clock.reboot(f"boot-{self.boots}")
+            self.clock.trusted = self.clock.trusted and has_battery
+            self.clock.offset_ns = self.boot_ns if self.clock.trusted else 0
+            self.tell_time(off_s)
+        self.start()
 
-    @rule(seconds=st.floats(0.1, 5))
-    def wait(self, seconds: float) -> None:
-        self.now_s += seconds
+    # --- keys and damage --------------------------------------------------------------------------------------------
 
-    def forget_taken(self) -> None:
-        self.taken.clear()
-        self.given_to = dict.fromkeys(Lane, 0)
+    @rule(rotates=st.booleans())
+    def tidy(self, rotates: bool) -> None:
+        """A new key is made, perhaps, and those that nothing needs any more are destroyed."""
+        if rotates:
+            self.store.rotate_key()
+        self.store.tidy()
+        self.model.looked(self.look())
+
+    @rule(data=st.data(), takes_before=st.integers(0, 3), takes=st.integers(0, 3))
+    def damage(self, data: st.DataObject, takes_before: int, takes: int) -> None:
+        """A payload rots while the gateway is down; it is come upon by taking, or by looking."""
+        self.write(Writes())  # so that nothing is to expire now
+        self.take(takes_before, wait_for_more=False, only=None)
+        self.store.close()
+        with closing(apsw.Connection(str(self.directory / "buffer.db"))) as db:
+            chunks = db.execute("SELECT id, payload FROM chunk ORDER BY id").fetchall()
+            if chunks:
+                chunk_id, payload = data.draw(st.sampled_from(chunks))
+                rotten = bytearray(payload)
+                rotten[data.draw(st.integers(0, len(rotten) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+                db.execute("UPDATE chunk SET payload = ? WHERE id = ?", (bytes(rotten), chunk_id))
+                self.model.damaged.add(chunk_id)
+        self.start(look=False)
+        for _ in range(takes):
+            self.model.asked_for_message()
+            self.store.take(wait_for_more=False)
+        self.model.looked(self.look())
+        self.store.rewind()
+        self.model.forget_taken()
+
+    # --- what has to hold whenever ----------------------------------------------------------------------------------
 
     @invariant()
-    def the_books_agree(self) -> None:
-        accounts = self.store.accounts()
-        for key in {*self.received, *accounts}:
-            device, lane = key
-            assert accounts.get(key, Account()) == Account(
-                received=self.received[key],
-                delivered=self.delivered[key],
-                queued=sum(each[0] == device for each in self.queued[lane]),
-                rejected=self.rejected[key],
-            )
-        assert self.store.queued() == {lane: len(records) for lane, records in self.queued.items()}
+    def memory_and_disk_agree(self) -> None:
+        if hasattr(self, "store"):
+            in_memory = {key: account for key, account in self.store.known_accounts().items() if account.received}
+            on_disk = {key: account for key, account in self.store.accounts().items() if account.received}
+            assert in_memory == on_disk
+            assert self.store.totals().balance() == 0
+            assert self.store.totals().received == sum(each.received for each in on_disk.values())
+            assert self.store.queued() == {lane: len(self.model.queued[lane]) for lane in self.model.plans}
+            assert {name: self.store.note(name) for name in self.notes} == self.notes
 
     @invariant()
     def nothing_waits_for_ever(self) -> None:
-        waiting = self.given_to != {lane: len(records) for lane, records in self.queued.items()}
-        assert self.store.may_give or not waiting
+        if hasattr(self, "store"):
+            assert self.store.may_give or not any(map(self.model.untaken, self.model.plans))
+
+    @invariant()
+    def the_ledger_is_sound(self) -> None:
+        if hasattr(self, "store"):
+            assert not list(verify_rows(self.store.ledger_rows(0, 10_000), head=self.store.ledger_head))
+
+    # --- how --------------------------------------------------------------------------------------------------------
+
+    def start(self, *, look: bool = True) -> None:
+        chosen = SETTINGS[self.configuration]
+        self.store = self.open_store()
+        self.model.plans = {plan.name: plan for plan in plans(chosen, list(self.model.plans))}
+        self.model.plans = {name: self.model.plans[name] for name in self.store.lanes}
+        self.model.reading_lane, self.model.most_message_bytes = chosen.reading_lane, chosen.max_message_bytes
+        self.model.life += 1
+        self.model.forget_taken()
+        self.tell_time(0)
+        if look:
+            self.model.looked(self.look())
+
+    def lane_name(self, number: int) -> str:
+        configured = SETTINGS[self.configuration].lanes
+        return configured[number % len(configured)].name
+
+    def open_store(self) -> Store:
+        path, chosen = self.directory / "buffer.db", SETTINGS[self.configuration]
+        return open_bench_store(path, chosen, clock=self.clock, keys=self.keys, vfs=self.disk.name)
+
+    def tell_time(self, seconds: int) -> None:
+        model = self.model
+        model.now_s += seconds
+        model.boot, model.uptime_s = self.clock.boot_id, self.clock.uptime_s
+        if self.clock.trusted:
+            model.set_boots.add(model.boot)
+
+    def record(self, device: str, size: int, *, is_event: bool) -> Reading | Event:
+        values = {"x": incompressible.text(size, seed=self.model.seqs.total() + size)}
+        if is_event:
+            return Event(device, "hot", "alert-raised", *self.stamped(values))
+        return Reading(device, "climate", *self.stamped(values))
+
+    def stamped(self, values: dict[str, str]) -> tuple[int, dict[str, str], bool, int | None]:
+        time_ns, is_trusted, uptime_ns = stamp(self.clock)
+        return time_ns, values, is_trusted, uptime_ns
+
+    def frame(self, link: str, size: int) -> BadFrame:
+        return BadFrame(link, "checksum", incompressible.text(size, seed=size).encode(), *stamp(self.clock)[:2])
+
+    def write(self, writes: Writes) -> None:
+        """Let the store and the model do the same."""
+        bytes_before = self.stored_bytes()
+        refused = self.store.write(writes)
+        model, offer = self.model, Offer()
+        for message in writes.settled:
+            model.settle(message)
+        for chunk_id in (each for batch in writes.batches for each in batch.replays):
+            model.replay(chunk_id)
+        records: defaultdict[str, list[Reading | Event]] = defaultdict(list)
+        for batch, error in zip(writes.batches, refused, strict=True):
+            records["alert"] += [record for record in batch.records if isinstance(record, Event)]
+            records[batch.lane or model.reading_lane] += [each for each in batch.records if isinstance(each, Reading)]
+            offer.frames += batch.bad
+            for source, count in batch.rejected:
+                model.count(model.reading_lane, source, "received", "rejected", by=count)
+            self.notes.update(batch.notes if error is None else {})
+        lanes_refused = {
+            batch.lane or model.reading_lane
+            for batch, error in zip(writes.batches, refused, strict=True)
+            if error is not None
+        }
+        for lane in model.plans:
+            if lane in lanes_refused:
+                self.check_refusal(lane, records[lane], bytes_before[lane])
+            else:
+                offer.records[lane] = model.append(lane, records[lane], self.boot_ns)
+        model.wrote(self.look(), offer, bytes_before)
+
+    def check_refusal(self, lane: str, records: list[Reading | Event], bytes_before: int) -> None:
+        plan = self.model.plans[lane]
+        assert plan.when_full == "refuse"
+        assert plan.max_bytes is not None
+        most_bytes = sum(len(orjson.dumps(record.values)) + 200 + SEAL_BYTES for record in records)
+        assert bytes_before + most_bytes > plan.max_bytes, "refused though there was room"
+
+    def stored_bytes(self) -> dict[str, int]:
+        return {lane["name"]: lane["bytes"] for lane in self.store.stats()["lanes"]}
+
+    def look(self) -> Seen:
+        chunks: defaultdict[str, list[StoredChunk]] = defaultdict(list)
+        for chunk in self.chunks(quarantine=False):
+            if chunk.payload is not None:
+                chunks[chunk.lane].append(chunk)
+        assert self.store.stats()["quarantine_bytes"] <= QUARANTINE_BYTES
+        return Seen(chunks, self.chunks(quarantine=True), self.store.accounts(), self.stored_bytes())
+
+    def chunks(self, *, quarantine: bool) -> list[StoredChunk]:
+        found: list[StoredChunk] = []
+        while page := self.store.read_chunks(found[-1].id if found else 0, 7, quarantine=quarantine):
+            found += page
+        return found
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,25 +15,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_gateway.buffer import Account
-from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.records import Lane, Message
-from edge_gateway.testbench.power_cut import Conditions, WitnessedStore, cut_everywhere, replay
+from edge_gateway.buffer import Account, StoredChunk
+from edge_gateway.buffer.ledger import close_hour
+from edge_gateway.buffer.sealing import Sealer
+from edge_gateway.buffer.store import Writes
+from edge_gateway.buffer.transaction import Transaction
+from edge_gateway.errors import LaneFull
+from edge_gateway.records import Message
+from edge_gateway.testbench.power_cut import Conditions, Problem, WitnessedStore, cut_everywhere, replay
+from edge_gateway.testbench.power_cut.contents import Contents
 from edge_gateway.testbench.power_cut.disk_model import SECTOR_BYTES, Platter
+from edge_gateway.testbench.power_cut.keys import Nonces, NotedKeys, WatchedSealer
+from edge_gateway.testbench.power_cut.look import Seen
 from edge_gateway.testbench.power_cut.memory_disk import (
     CHARACTERISTICS,
     SECTOR_SIZE,
     Created,
     Deleted,
     DirectorySynced,
+    Given,
+    KeysAre,
     Synced,
     Truncated,
     Written,
     memory_disk,
 )
-from edge_gateway.testbench.power_cut.verdict import Seen, judge
-from edge_gateway.testbench.power_cut.witness import NEVER, Entry, State
-from edge_gateway.testbench.power_cut.workload import live
+from edge_gateway.testbench.power_cut.settings import LANES
+from edge_gateway.testbench.power_cut.state import NEVER, State
+from edge_gateway.testbench.power_cut.verdict import judge
+from edge_gateway.testbench.power_cut.workload import Beginning, live
 
 # --- the promise -----------------------------------------------------------------------------------------------------
 
@@ -45,13 +56,26 @@ def test_no_cut_breaks_a_promise() -> None:
 
 
 def test_the_workload_comes_to_all_the_disk_can_be_asked_for() -> None:
-    """One life writes, syncs, truncates, creates and deletes, delivers, evicts, rejects and has things under way."""
-    with memory_disk("power-cut-coverage") as disk:
-        life = live(disk, {}, State(), "coverage", first_number=0, conditions=Conditions())
-    assert {Created, Deleted, Written, Truncated, Synced, DirectorySynced} <= set(map(type, life.log))
-    last = life.states[-1].accounts.values()
-    for what in ("delivered", "evicted", "rejected"):
-        assert any(getattr(account, what) for account in last), what
+    """A few lives ask the disk for all it can do, and come to every policy, to new keys, and to times put right."""
+    operations: set[type] = set()
+    columns: Counter[tuple[str, str]] = Counter()
+    corrected = 0
+    for life_number in range(6):
+        with memory_disk(f"power-cut-coverage-{life_number}") as disk:
+            life = live(disk, Beginning(), f"coverage-{life_number}", conditions=Conditions())
+        operations |= set(map(type, life.log))
+        last = life.states[-1].contents
+        for (_, lane), account in last.accounts.items():
+            columns.update({(lane, what): getattr(account, what) for what in Account.__dataclass_fields__})
+        corrected += sum(b"time_corrected" in (chunk.payload or b"") for chunk in last.chunks)
+        columns["any", "ledger rows"] += len(last.ledger)
+        assert not any(state.wrong for state in life.states)
+    assert {Created, Deleted, Written, Truncated, Synced, DirectorySynced, Given, KeysAre} <= operations
+    assert {lane for lane, what in +columns if what == "delivered"} == set(LANES)
+    assert {lane for lane, what in +columns if what == "evicted"} >= {"alert", "normal", "bulk", "trend"}
+    for wanted in (("live", "expired"), ("normal", "quarantined"), ("normal", "rejected"), ("any", "ledger rows")):
+        assert columns[wanted], wanted
+    assert corrected
 
 
 # --- the machine can fail --------------------------------------------------------------------------------------------
@@ -60,52 +84,116 @@ def test_the_workload_comes_to_all_the_disk_can_be_asked_for() -> None:
 class DeletesBeforeTheHubConfirms(WitnessedStore):
     """Drops a message as soon as it is taken, as a queue does that promises at most once."""
 
-    def take(self, now_s: float, *, wait_for_more: bool = True) -> Message | float | None:
-        taken = super().take(now_s, wait_for_more=wait_for_more)
+    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+        taken = super().take(wait_for_more=wait_for_more, lanes=lanes)
         if isinstance(taken, Message):
-            Store.write(self, Writes(settled=[taken]), now_s)
+            with self.unheard():
+                self.write(Writes(settled=[taken]))
         return taken
 
 
 class SettlesInMemoryOnly(WitnessedStore):
     """Says that removals are written, and does not write them."""
 
-    def write(self, writes: Writes, now_s: float) -> None:
-        self._witness.begins(writes)
-        Store.write(self, replace(writes, settled=[]), now_s)
-        self._witness.returned(writes, self.accounts())
+    def write(self, writes: Writes) -> list[LaneFull | None]:
+        return self.heard(writes, lambda: super(SettlesInMemoryOnly, self).write(replace(writes, settled=[])))
 
 
 class RemovesInATransactionOfItsOwn(WitnessedStore):
     """Does in two steps what is promised to happen at once."""
 
-    def write(self, writes: Writes, now_s: float) -> None:
-        self._witness.begins(writes)
-        Store.write(self, Writes(settled=writes.settled), now_s)
-        Store.write(self, replace(writes, settled=[]), now_s)
-        self._witness.returned(writes, self.accounts())
+    def write(self, writes: Writes) -> list[LaneFull | None]:
+        def in_two() -> list[LaneFull | None]:
+            super(RemovesInATransactionOfItsOwn, self).write(Writes(settled=writes.settled))
+            return super(RemovesInATransactionOfItsOwn, self).write(replace(writes, settled=[]))
+
+        return self.heard(writes, in_two)
+
+
+class ClosesTheHourInATransactionOfItsOwn(WitnessedStore):
+    """Writes the ledger's rows of an hour that is over, and then what has come in the next."""
+
+    def write(self, writes: Writes) -> list[LaneFull | None]:
+        def in_two() -> list[LaneFull | None]:
+            self._transact(lambda _: [])
+            return super(ClosesTheHourInATransactionOfItsOwn, self).write(writes)
+
+        return self.heard(writes, in_two)
 
 
 class LetsMessagesGrow(WitnessedStore):
     """Puts later readings into a message that has been taken already."""
 
-    def take(self, now_s: float, *, wait_for_more: bool = True) -> Message | float | None:
-        open_records = self._queues[Lane.NORMAL].open_records
-        taken = super().take(now_s, wait_for_more=wait_for_more)
-        if isinstance(taken, Message) and taken.lane is Lane.NORMAL:
-            self._queues[Lane.NORMAL].open_records = open_records
+    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+        open_records = {number: lane.open_records for number, lane in self._shelf.lanes.items()}
+        taken = super().take(wait_for_more=wait_for_more, lanes=lanes)
+        if isinstance(taken, Message):
+            number = self._shelf.numbers[taken.lane]
+            self._shelf.lanes[number].open_records = open_records[number]
         return taken
 
 
+class RemembersInMemoryWhatWasGiven(WitnessedStore):
+    """Never writes that a message has been given out, so that it is thinned after a restart."""
+
+    def _transact(self, steps: Callable[[Transaction], list[LaneFull | None]]) -> list[LaneFull | None]:
+        was_giving, self._shelf.is_giving = self._shelf.is_giving, False
+        try:
+            return super()._transact(steps)
+        finally:
+            self._shelf.is_giving = was_giving
+
+
+class RepeatsItsSalt(WitnessedStore):
+    """Begins each time with the same salt, and so with the same nonces."""
+
+    @staticmethod
+    def make_sealer(keys: NotedKeys, rng: random.Random, nonces: Nonces) -> Sealer:
+        return WatchedSealer(keys, random_bytes=bytes, nonces=nonces)
+
+
+class SealsNothing(WatchedSealer):
+    """Stores payloads as they are."""
+
+    def seal(self, payload: bytes, context: bytes) -> bytes:
+        return payload
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        return sealed
+
+
+class StoresInTheOpen(WitnessedStore):
+    """Writes what anybody can read."""
+
+    @staticmethod
+    def make_sealer(keys: NotedKeys, rng: random.Random, nonces: Nonces) -> Sealer:
+        return SealsNothing(keys, random_bytes=rng.randbytes, nonces=nonces)
+
+
+class DestroysTheOldKey(WitnessedStore):
+    """Makes a new key and destroys the one before, which what is stored still needs."""
+
+    def rotate_key(self) -> int:
+        new = super().rotate_key()
+        for key_id in self._keys.ids()[:-1]:
+            self._keys.destroy(key_id)
+        return new
+
+
 @pytest.mark.parametrize(
-    ("conditions", "kind"),
+    ("conditions", "kind", "seed"),
     [
-        (Conditions(synchronous="NORMAL"), "lost"),
-        (Conditions(synchronous="OFF"), "lost"),
-        (Conditions(store=DeletesBeforeTheHubConfirms), "lost"),
-        (Conditions(store=SettlesInMemoryOnly), "half-done"),  # first seen within the transaction that removes
-        (Conditions(store=RemovesInATransactionOfItsOwn), "half-done"),
-        (Conditions(store=LetsMessagesGrow), "id-reused"),
+        (Conditions(synchronous="NORMAL"), "lost", 1),
+        (Conditions(synchronous="OFF"), "lost", 1),
+        (Conditions(store=DeletesBeforeTheHubConfirms), "lost", 1),
+        (Conditions(store=SettlesInMemoryOnly), "came-back", 1),
+        (Conditions(store=RemovesInATransactionOfItsOwn), "half-done", 1),
+        (Conditions(store=ClosesTheHourInATransactionOfItsOwn), "ledger", 1),
+        (Conditions(store=LetsMessagesGrow), "id-reused", 1),
+        (Conditions(store=RemembersInMemoryWhatWasGiven), "id-reused", 1),
+        (Conditions(store=RepeatsItsSalt), "nonce-reused", 1),
+        (Conditions(store=StoresInTheOpen), "readable", 1),
+        (Conditions(store=DestroysTheOldKey), "lost", 3),
     ],
     ids=[
         "synchronous-normal",
@@ -113,49 +201,77 @@ class LetsMessagesGrow(WitnessedStore):
         "delete-before-acknowledge",
         "unwritten-settle",
         "two-transactions",
+        "ledger-apart",
         "growing-messages",
+        "unwritten-given",
+        "repeated-salt",
+        "not-sealed",
+        "old-key-destroyed",
     ],
 )
-def test_a_store_that_breaks_the_promise_is_found_out(conditions: Conditions, kind: str) -> None:
+def test_a_store_that_breaks_the_promise_is_found_out(conditions: Conditions, kind: str, seed: int) -> None:
     """The machine says what is lost, not removed, half done or changed under its id, and finds the image again."""
-    outcome = cut_everywhere(5_000, seed=1, conditions=conditions, until_broken=True)
+    outcome = cut_everywhere(5_000, seed=seed, conditions=conditions, until_broken=True)
     finding = outcome.first[kind]
     assert replay(finding.place, conditions=conditions).problems == finding.problems
 
 
-ENTRY = Entry("door", 1, 7)
+def chunk(number: int, *numbers: int, first_seq: int = 1) -> StoredChunk:
+    """What is stored of some readings of one device."""
+    documents = [
+        b'{"device":"door","seq":%d,"values":{"n":%d}}' % (seq, each) for seq, each in enumerate(numbers, first_seq)
+    ]
+    return StoredChunk(number, "normal", number, len(numbers), {"door": len(numbers)}, b",".join(documents))
+
+
+def frame(number: int) -> StoredChunk:
+    """A bad frame in quarantine."""
+    payload = b'{"link":"bus","frame":"%s"}' % number.to_bytes(4, "big").hex().encode()
+    return StoredChunk(number, "normal", 1, 1, {"bus": 1}, payload)
+
+
 ACCOUNT = Account(received=2, queued=2)
-HELD = State({Lane.ALERT: (), Lane.NORMAL: (ENTRY, Entry("door", 2, 8))}, {("door", Lane.NORMAL): ACCOUNT}, {"door": 2})
-GOOD = Seen(
-    queued=tuple(HELD.queued.items()),
-    accounts=tuple(HELD.accounts.items()),
-    messages=(("s-n1", b"[7,8]"), ("s-n2", b"[9]")),
-    next_seqs=(("door", 3),),
+HELD = State(
+    Contents(
+        (chunk(1, 7), chunk(2, 8, first_seq=2)),
+        (frame(5),),
+        {("door", "normal"): ACCOUNT},
+        {"shift": "late"},
+        tuple(close_hour(3600, [("normal", "door", ACCOUNT)])),
+    ),
+    last_seq={"door": 2},
 )
+GOOD = Seen(contents=HELD.contents, messages=(("s-1-1", b"[7,8]"), ("s-1-2", b"[9]")), next_seqs=(("door", 3),))
+FAULT = Problem("readable", "a secret stands in buffer.db")
 
 
-def queue(*entries: Entry) -> tuple[tuple[Lane, tuple[Entry, ...]], ...]:
-    return ((Lane.ALERT, ()), (Lane.NORMAL, entries))
+def holding(**parts: object) -> Seen:
+    """What was found, if all is as it should be but for these parts."""
+    return replace(GOOD, contents=replace(HELD.contents, **parts))  # type: ignore[arg-type]  # as each test says
 
 
 @pytest.mark.parametrize(
     ("kind", "seen"),
     [
         ("refused", Seen(refused="malformed")),
-        ("unsound", replace(GOOD, faults=("off by 1",))),
-        ("lost", replace(GOOD, queued=queue(ENTRY))),
-        ("came-back", replace(GOOD, queued=queue(*HELD.queued[Lane.NORMAL], Entry("door", 3, 6)))),
-        ("repeated", replace(GOOD, queued=queue(*HELD.queued[Lane.NORMAL], Entry("door", 3, 8)))),
-        ("out-of-order", replace(GOOD, queued=queue(*reversed(HELD.queued[Lane.NORMAL])))),
-        ("half-done", replace(GOOD, queued=queue(Entry("door", 1, 7), Entry("door", 3, 8)))),
-        ("unbalanced", replace(GOOD, accounts=())),
-        ("id-reused", replace(GOOD, messages=(("s-n1", b"[7]"),))),
+        ("readable", replace(GOOD, faults=(FAULT,))),
+        ("lost", holding(chunks=(chunk(1, 7),))),
+        ("lost", holding(quarantine=())),
+        ("came-back", holding(chunks=(*HELD.contents.chunks, chunk(3, 6, first_seq=3)))),
+        ("came-back", holding(quarantine=(frame(4), frame(5)))),
+        ("repeated", holding(chunks=(*HELD.contents.chunks, chunk(3, 8, first_seq=3)))),
+        ("out-of-order", holding(chunks=HELD.contents.chunks[::-1])),
+        ("half-done", holding(chunks=(chunk(1, 7, 8),))),
+        ("half-done", holding(notes={})),
+        ("unbalanced", holding(accounts={})),
+        ("ledger", holding(ledger=())),
+        ("id-reused", replace(GOOD, messages=(("s-1-1", b"[7]"),))),
         ("seq-reused", replace(GOOD, next_seqs=(("door", 2),))),
     ],
 )
 def test_each_kind_of_problem_is_named(kind: str, seen: Seen) -> None:
     """An image that is as promised passes; one that differs in one point is reported by that point's name."""
-    given_before = {"s-n1": b"[7,8]"}
+    given_before = {"s-1-1": Given("s-1-1", "normal", 1, b"[7,8]")}
     assert judge(GOOD, [HELD], 0, 0, given_before) == ([], HELD)
     problems, _ = judge(seen, [HELD], 0, 0, given_before)
     assert {problem.kind for problem in problems} == {kind}
@@ -165,6 +281,12 @@ def test_an_acknowledgement_of_what_was_never_written_is_found_out() -> None:
     """Records said to be durable that were in no transaction are a problem of every image."""
     problems, _ = judge(GOOD, [HELD], NEVER, 0, {})
     assert [problem.kind for problem in problems] == ["never-written"]
+
+
+def test_what_a_transaction_did_wrong_is_a_problem_of_what_it_left() -> None:
+    """A state that no promise allows is reported wherever it is found, also if the cut itself has harmed nothing."""
+    wrong = replace(HELD, wrong=(Problem("against-policy", "normal: evicted what is on its way"),))
+    assert judge(GOOD, [wrong], 0, 0, {})[0] == list(wrong.wrong)
 
 
 # --- the disk --------------------------------------------------------------------------------------------------------
@@ -185,7 +307,7 @@ def test_the_same_seed_writes_the_same_bytes() -> None:
     logs = []
     for name in ("power-cut-once", "power-cut-again"):
         with memory_disk(name) as disk:
-            logs.append(live(disk, {}, State(), "same", first_number=0, conditions=Conditions()).log)
+            logs.append(live(disk, Beginning(), "same", conditions=Conditions()).log)
     assert logs[0] == logs[1]
 
 

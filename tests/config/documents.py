@@ -155,7 +155,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return document | draw(
         _settings(
             {},
-            buffer=_settings({}, max_bytes=st.integers(1 << 20, 1 << 40), max_message_age_s=st.floats(0, 3600)),
+            buffer=_settings({}, max_disk_bytes=st.integers(4 << 20, 1 << 40), max_message_age_s=st.floats(0, 3600)),
             delivery=_settings({}, in_flight=st.integers(1, 100), keep_alive_s=st.integers(5, 1177)),
         )
     )

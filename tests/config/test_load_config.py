@@ -43,7 +43,7 @@ def refusal(document: dict[str, Any]) -> str:
         (("uplink", "hots"), "x", "`uplink.hots` is not a setting; `host` would do"),
         ((*RULE, "on_raise", "args"), {}, "`rules[0].on_raise.args` is not a setting; `"),
         (PORT, {"path": "/dev/a", "usb": {}}, "`links[0].port.usb` is not a setting; `path` would do"),
-        (("gateway", 5), "x", "`gateway.5` is not a setting; `data_directory` or `log_level` or `name` or "),
+        (("gateway", 5), "x", "`gateway.5` is not a setting; `clock_trust` or `data_directory` or "),
         ((5,), "x", "`5` is not a setting; `buffer` or `delivery` or "),
         ((None,), "x", "`None` is not a setting; `buffer` or `delivery` or "),
         # Keys that are missing.
@@ -83,7 +83,11 @@ def refusal(document: dict[str, Any]) -> str:
             {"in_flight": 500},
             "`delivery.in_flight` is 500: input should be less than or equal to 100; 8",
         ),
-        (("buffer",), {"max_bytes": 5}, "`buffer.max_bytes` is 5: input should be greater than or equal to 1048576; "),
+        (
+            ("buffer",),
+            {"max_disk_bytes": 5},
+            "`buffer.max_disk_bytes` is 5: input should be greater than or equal to 4194304; ",
+        ),
         ((*LINK, "answer_timeout_s"), 0, "`links[0].answer_timeout_s` is 0: input should be greater than 0; 2.0 would"),
         (PORT, {"path": ""}, '`links[0].port.path` is "": string should have at least 1 character; "/dev/serial/'),
         (PORT, {"usb": {"vendor_id": 1, "product_id": 99_999}}, "`links[0].port.usb.product_id` is 99999: "),
@@ -201,7 +205,7 @@ def test_defaults_are_those_of_a_real_box() -> None:
     assert config.links[0].framing is None
     assert isinstance(config.uplink, MqttUplink)
     assert config.uplink.port == 8883
-    assert config.buffer.max_bytes == 1 << 30
+    assert config.buffer.max_disk_bytes == 1 << 30
     assert config.buffer.max_message_age_s == 1.0
     assert config.delivery.in_flight == 8
 

@@ -56,9 +56,17 @@ def commands() -> list[tuple[str, Block]]:
 RUNNABLE = ("edge-gateway decode", "edge-gateway schema", "edge-gateway profiles")
 """Commands that need no gateway, port or hub; the others run in tests/system."""
 
+OF_A_GATEWAY = "/etc/edge-gateway/"
+"""Files that only a gateway has; `test_buffer_pages.py` makes one for its pages."""
+
 
 @pytest.mark.parametrize(
-    "command", [pytest.param(line, id=str(block)) for line, block in commands() if line.startswith(RUNNABLE)]
+    "command",
+    [
+        pytest.param(line, id=str(block))
+        for line, block in commands()
+        if line.startswith(RUNNABLE) and OF_A_GATEWAY not in line
+    ],
 )
 def test_commands_run(command: str, tmp_path: Path) -> None:
     """A command in a document does what commands do: it ends with 0, or with 1 for a frame it calls broken."""
@@ -74,6 +82,10 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     assert done.stdout
 
 
+GROUPS = ("keys", "hub", "profiles", "buffer", "ledger", "quarantine")
+"""Commands with commands of their own."""
+
+
 @pytest.mark.parametrize("line", [pytest.param(line, id=str(block)) for line, block in commands()])
 def test_commands_exist(line: str) -> None:
     """Every subcommand and option of `edge-gateway` that a document shows is one."""
@@ -82,7 +94,7 @@ def test_commands_exist(line: str) -> None:
     if program is None:
         return
     arguments = words[words.index(program) + 1 :]
-    has_subcommand = arguments[0] in ("keys", "hub", "profiles") and not arguments[1].startswith("-")
+    has_subcommand = arguments[0] in GROUPS and not arguments[1].startswith("-")
     subcommand = arguments[: 1 + has_subcommand]
     shown = subprocess.run(
         [sys.executable, "-m", "edge_gateway", *subcommand, "--help"],
@@ -171,3 +183,15 @@ def test_every_setting_is_explained() -> None:
     """No row of the reference lacks a meaning."""
     page = (ROOT / "docs/reference/configuration.md").read_text()
     assert [line for line in page.splitlines() if line.endswith("|  |")] == []
+
+
+def test_the_log_events_of_the_buffer_are_listed() -> None:
+    """What operators read of the buffer's log events is what the code logs, each at its level."""
+    page = (ROOT / "docs/how-to/operate-gateways.md").read_text()
+    listed = set(re.findall(r"^\| `([\w.]+)` \| (info|warning|error) \|", page, re.MULTILINE))
+    logged = {
+        (name, level)
+        for file in (ROOT / "edge_gateway/buffer").rglob("*.py")
+        for level, name in re.findall(r"_log\.(\w+)\(\s*\"([\w.]+)\"", file.read_text())
+    }
+    assert listed == logged

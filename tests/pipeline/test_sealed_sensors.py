@@ -80,7 +80,7 @@ class Site:
 
     @property
     def temperatures(self) -> list[float]:
-        return [record["values"]["temperature"] for record in self.records]
+        return [record["values"]["temperature"] for record in self.records if "profile" in record]
 
     @property
     def rejects(self) -> dict[str, int]:

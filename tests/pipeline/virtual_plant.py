@@ -13,12 +13,12 @@ from typing import Any
 from edge_gateway.assembly import check_parts, open_gateway
 from edge_gateway.buffer import Account
 from edge_gateway.buffer.durable import run_inline
-from edge_gateway.buffer.store import Store
 from edge_gateway.codec import Profile
 from edge_gateway.config.load import parse_config
-from edge_gateway.config.model import BufferSettings, LinkSettings
+from edge_gateway.config.model import LinkSettings
 from edge_gateway.pipeline import Gateway
-from edge_gateway.records import Lane, Message
+from edge_gateway.records import Message
+from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.receiver import DeliveryAccount, ReceivedMessage
 from edge_gateway.testbench.sensor_line import MemoryLine
@@ -42,11 +42,18 @@ class Plant:
 
 @asynccontextmanager
 async def running_plant(
-    directory: Path, *, seed: int, sensors: int = 3, period_s: float = 10.0, hub: MemoryHub | None = None, **more: Any
+    directory: Path,
+    *,
+    seed: int,
+    sensors: int = 3,
+    period_s: float = 10.0,
+    hub: MemoryHub | None = None,
+    clock: VirtualClock | None = None,
+    **more: Any,
 ) -> AsyncIterator[Plant]:
     """Start everything; on leaving, sensors fall silent, the gateway goes down in order, and everything is closed."""
     loop = asyncio.get_running_loop()
-    clock = VirtualClock(loop)
+    clock = clock or VirtualClock(loop)
     account = DeliveryAccount(first_seq=1)
 
     def receive(message: Message) -> None:
@@ -109,9 +116,9 @@ async def running_plant(
             await running
 
 
-def books(directory: Path) -> dict[tuple[str, Lane], Account]:
+def books(directory: Path) -> dict[tuple[str, str], Account]:
     """The account as it stands on disk after the gateway has gone."""
-    store = Store(directory / "data" / "buffer.db", BufferSettings(), rng=random.Random(0))
+    store = open_bench_store(directory / "data" / "buffer.db")
     try:
         return store.accounts()
     finally:

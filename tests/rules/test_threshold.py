@@ -103,10 +103,16 @@ def test_only_the_devices_it_names() -> None:
 
 def test_an_alert_tells_the_value_its_limits_and_when() -> None:
     """The event has what an operator asks for: which rule, what was measured, against what, and whether to trust it."""
-    untrusted = Reading("a", "climate", 17, {"t": 31.5, "h": 3}, time_trusted=False)
+    untrusted = Reading("a", "climate", 17, {"t": 31.5, "h": 3}, time_trusted=False, uptime_ns=5)
     (event,) = outcome(rule(**HIGH), [untrusted]).events
     assert event == Event(
-        "a", "limit", "alert-raised", 17, {"t": 31.5, "raise_above": 30, "clear_below": 28}, time_trusted=False
+        "a",
+        "limit",
+        "alert-raised",
+        17,
+        {"t": 31.5, "raise_above": 30, "clear_below": 28},
+        time_trusted=False,
+        uptime_ns=5,
     )
 
 

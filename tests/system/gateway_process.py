@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from edge_gateway.api.control import ask_status
 from edge_gateway.assembly import BUFFER_FILE
 from edge_gateway.buffer import Account
-from edge_gateway.buffer.store import Store
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.errors import GatewayError
-from edge_gateway.observability.status import ask_status
-from edge_gateway.records import Lane
+from edge_gateway.testbench.bench_store import open_bench_store
 
 PATIENCE_S: Final = 60.0
 """How long anything may take before a test gives up. It bounds a hanging test and says nothing about the product."""
@@ -195,10 +193,10 @@ class GatewayProcess:
             gist = {key: status.get(key) for key in ("queue", "account", "buffer", "uplink", "faults")}
             raise AssertionError(f"the status never was as wanted; last: {gist}; it logged {self.told()}") from None
 
-    def ledger(self) -> dict[tuple[str, Lane], Account]:
+    def ledger(self) -> dict[tuple[str, str], Account]:
         """The account of each device and lane as it stands on disk. The gateway must not be running."""
         assert self._process is None, "the gateway has its store open"
-        store = Store(self.data_directory / BUFFER_FILE, self.config.buffer, rng=random.Random(0))
+        store = open_bench_store(self.data_directory / BUFFER_FILE, self.config.buffer)
         try:
             return store.accounts()
         finally:

@@ -58,7 +58,7 @@ class Site:
             account = status["account"]
             return (
                 all(values[name].get("uptime_ms") == number for name, number in last_frames.items())
-                and account["received"] == account["delivered"] + account["rejected"]
+                and account["received"] == account["delivered"] + account["rejected"] + account["evicted"]
             )
 
         await self.gateway.status_where(is_settled)

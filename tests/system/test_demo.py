@@ -103,7 +103,7 @@ def test_an_interrupted_run_ends_in_order(temporary: Path) -> None:
             env=os.environ | {"TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
         )
-        _until(lambda: any(temporary.glob("edge-gateway-demo-*/data/status.sock")))
+        _until(lambda: any(temporary.glob("edge-gateway-demo-*/data/control.sock")))
         process.send_signal(number)
         output, _ = process.communicate(timeout=ENDS_WITHIN_S)
         assert process.returncode == 0

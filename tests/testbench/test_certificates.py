@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench import LocalAuthority
 from edge_gateway.testbench.certificates import DeviceCertificate, self_signed_certificate
@@ -26,9 +26,7 @@ needs_openssl = pytest.mark.skipif(
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-class ClockOf2020:
-    trusted = True
-
+class ClockOf2020(SystemClock):
     def now_ns(self) -> int:
         return int(LONG_AGO.timestamp()) * NS_PER_S
 

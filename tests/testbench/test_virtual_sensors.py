@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 
 from edge_gateway.assembly import BUFFER_FILE, check_parts, open_gateway
 from edge_gateway.buffer.durable import run_inline
-from edge_gateway.buffer.store import Store
 from edge_gateway.codec import Codec, compile_profile, load_profile
 from edge_gateway.config.model import (
-    BufferSettings,
     DeviceSettings,
     GatewayConfig,
     GatewaySettings,
@@ -31,6 +29,7 @@ from edge_gateway.errors import BenchError
 from edge_gateway.framing import Framer, make_framer
 from edge_gateway.records import Chunk, Message, Value
 from edge_gateway.testbench import ReceivedMessage
+from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.demo.outcome import HubBook, SensorEntry, judge
 from edge_gateway.testbench.sensor_line import MemoryLine, MemoryTransport
 from edge_gateway.testbench.sensor_signals import ClimateSignal, ParticleSignal, Signal, TankSignal
@@ -384,7 +383,7 @@ def test_an_hour_of_the_whole_gateway_on_virtual_time_balances(tmp_path: Path) -
             await asyncio.sleep(5)
             stop.set()
             await running
-        store = Store(tmp_path / BUFFER_FILE, BufferSettings(), rng=random.Random(1))
+        store = open_bench_store(tmp_path / BUFFER_FILE)
         accounts = store.accounts()
         store.close()
         entries = {

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from edge_gateway.clock import SystemClock
 from edge_gateway.errors import TransportError
 from edge_gateway.records import Chunk
 from edge_gateway.testbench.virtual_time import run_virtual
@@ -21,9 +22,7 @@ from edge_gateway.transport.capture import CapturedChunk, CaptureWriter, read_ca
 HEADER = b'{"capture": 1, "started": "2026-05-01T12:00:00.000000Z"}\n'
 
 
-class FixedClock:
-    trusted = True
-
+class FixedClock(SystemClock):
     def now_ns(self) -> int:
         return 1_777_636_800_250_000_000
 

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer, run_inline
-from edge_gateway.buffer.store import Store
 from edge_gateway.config.model import BufferSettings, DeliverySettings
-from edge_gateway.records import Command, CommandResult, Event, Lane, Message, Reading, Value
+from edge_gateway.records import Command, CommandResult, Event, Message, Reading, Value
 from edge_gateway.testbench import DeliveryAccount, ReceivedMessage
+from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.virtual_time import run_virtual
 from edge_gateway.uplink import Downlink
 from edge_gateway.uplink.delivery import Delivery
@@ -50,9 +51,9 @@ class CheckingBuffer(DurableBuffer):
     hub: SimulatedHub
     unsettled = 0
 
-    async def append(self, records: Sequence[Reading | Event], rejected: Sequence[tuple[str, int]] = ()) -> None:
-        self.unsettled += len(records)
-        await super().append(records, rejected)
+    async def append(self, batch: Batch) -> None:
+        self.unsettled += len(batch.records)
+        await super().append(batch)
 
     def settle(self, message: Message) -> None:
         assert message.id in self.hub.confirmed
@@ -68,7 +69,7 @@ class Bench:
     delivery: Delivery
 
     async def append(self, count: int, device: str = "a") -> None:
-        await self.buffer.append([Reading(device, "climate", 0, {"x": number}) for number in range(count)])
+        await self.buffer.append(Batch([Reading(device, "climate", 0, {"x": number}) for number in range(count)]))
 
     async def settled(self) -> None:
         """Wait until all that was appended has been confirmed and settled."""
@@ -78,12 +79,8 @@ class Bench:
 @asynccontextmanager
 async def bench(lives: Sequence[Life], delivery: DeliverySettings, records_a_message: int) -> AsyncIterator[Bench]:
     hub = SimulatedHub(lives)
-    store = Store(
-        ":memory:",
-        BufferSettings(max_message_age_s=0, max_records_per_message=records_a_message),
-        rng=random.Random(1),
-    )
-    async with CheckingBuffer(store, settle_within_s=0.25, offload=run_inline) as buffer:
+    store = open_bench_store(":memory:", BufferSettings(max_message_age_s=0, max_records_per_message=records_a_message))
+    async with CheckingBuffer(store, settle_within_s=0.25, commit_within_s=0.01, offload=run_inline) as buffer:
         buffer.hub = hub
         runner = Delivery(hub, buffer, NOTHING_COMES_DOWN, delivery, random.Random(2))
         async with asyncio.TaskGroup() as group:  # so that a delivery that raises ends the test
@@ -122,7 +119,7 @@ def test_what_is_appended_arrives_in_order_and_leaves_the_buffer() -> None:
         await bench.append(50)
         await bench.settled()
         assert numbers(bench.hub.arrived) == list(range(50))
-        account = (await bench.buffer.accounts())["a", Lane.NORMAL]
+        account = (await bench.buffer.accounts())["a", "normal"]
         assert (account.received, account.delivered, account.queued) == (50, 50, 0)
         assert (bench.delivery.status.messages, bench.delivery.status.records) == (50, 50)
         assert bench.delivery.status.sessions == 1
@@ -286,7 +283,7 @@ def test_alerts_overtake_what_waits() -> None:
 
     async def test(bench: Bench) -> None:
         await bench.append(20)
-        await bench.buffer.append([Event("a", "hot", "alert-raised", 0, {"x": -1})])
+        await bench.buffer.append(Batch([Event("a", "hot", "alert-raised", 0, {"x": -1})]))
         await bench.settled()
         assert numbers(bench.hub.arrived) == [-1, *range(20)]
 
@@ -340,18 +337,18 @@ def test_whatever_fails_everything_arrives_in_order(
     """For any sequence of faults and any records: all arrive, and after the receiver's filter once and in order."""
 
     async def test(bench: Bench) -> None:
-        sent: dict[tuple[str, Lane], int] = {}
+        sent: dict[tuple[str, str], int] = {}
         for pause_s, devices in appends:
             await asyncio.sleep(pause_s)
             records: list[Reading | Event] = []
             for device in devices:
                 if device == "alert":
                     records.append(Event("a", "hot", "alert-raised", 0, {}))
-                    sent["a", Lane.ALERT] = sent.get(("a", Lane.ALERT), 0) + 1
+                    sent["a", "alert"] = sent.get(("a", "alert"), 0) + 1
                 else:
                     records.append(Reading(device, "climate", 0, {}))
-                    sent[device, Lane.NORMAL] = sent.get((device, Lane.NORMAL), 0) + 1
-            await bench.buffer.append(records)
+                    sent[device, "normal"] = sent.get((device, "normal"), 0) + 1
+            await bench.buffer.append(Batch(records))
         await bench.settled()
         account = DeliveryAccount(first_seq=1)
         for message in bench.hub.arrived:

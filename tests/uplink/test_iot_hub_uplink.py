@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,13 +17,14 @@ from cryptography.hazmat.primitives import hmac as other_hmac
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer, run_inline
-from edge_gateway.buffer.store import Store
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
 from edge_gateway.errors import ConfigError, UplinkLost, UplinkRefused
 from edge_gateway.records import CommandResult, CommandStatus, Reading
 from edge_gateway.testbench import DeliveryAccount, DeliveryState, FaultProxy, LocalAuthority, LocalHub
+from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.cloud import tokens
 from edge_gateway.uplink import iot_hub
 from edge_gateway.uplink.commands import HTTP_STATUS
@@ -65,15 +65,15 @@ class OneKey:
         raise NotImplementedError
 
 
-class SetClock:
+class SetClock(SystemClock):
     """The real time and a difference."""
 
     def __init__(self, ahead_s: int) -> None:
+        super().__init__()
         self._ahead_s = ahead_s
-        self.trusted = True
 
     def now_ns(self) -> int:
-        return time.time_ns() + self._ahead_s * NS_PER_S
+        return super().now_ns() + self._ahead_s * NS_PER_S
 
 
 @asynccontextmanager
@@ -152,18 +152,18 @@ async def test_tokens_are_renewed_before_they_end_and_nothing_is_lost(
 ) -> None:
     """Over several renewals all records arrive once and in order, and no connection is taken over or mourned."""
     monkeypatch.setattr(iot_hub, "_RENEW_BEFORE_S", 3599.6)  # of 3600: a session lasts 0.4 s
-    store = Store(":memory:", BufferSettings(max_message_age_s=0, max_records_per_message=5), rng=random.Random(1))
+    store = open_bench_store(":memory:", BufferSettings(max_message_age_s=0, max_records_per_message=5))
     appended = 0
     with log_events() as events:
         async with (
             asyncio.timeout(TIME_LIMIT_S),
-            DurableBuffer(store, settle_within_s=0.05, offload=run_inline) as buffer,
+            DurableBuffer(store, settle_within_s=0.05, commit_within_s=0.01, offload=run_inline) as buffer,
             asyncio.TaskGroup() as group,
         ):
             delivery = Delivery(hub.uplink(), buffer, gateway.downlink(), QUICK, random.Random(2))
             delivering = group.create_task(delivery.run())
             while hub.hub.statistics.connections < 4:
-                await buffer.append([Reading("a", "climate", 0, {})])
+                await buffer.append(Batch([Reading("a", "climate", 0, {})]))
                 appended += 1
                 await asyncio.sleep(0.005)
             await hub.hub.until(lambda: _records(hub) >= appended)

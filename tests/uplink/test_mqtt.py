@@ -11,7 +11,7 @@ import pytest
 
 from edge_gateway.config.model import MqttUplink
 from edge_gateway.errors import UplinkLost, UplinkRefused
-from edge_gateway.records import Lane, Message
+from edge_gateway.records import Message
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address
 from edge_gateway.testbench.broker import MosquittoBroker
 from edge_gateway.uplink.mqtt import MqttBroker
@@ -49,7 +49,7 @@ async def test_topics_are_filled_in(broker: BrokerFarSide, gateway: RecordingDow
     )
     async with asyncio.timeout(TIME_LIMIT_S), configured.connect(gateway.downlink()) as session:
         lost = asyncio.create_task(session.lost())
-        await session.send(Message("id-1", Lane.ALERT, 1, 1, b"[]"))
+        await session.send(Message("id-1", "alert", 1, 1, b"[]"))
         broker.listener.publish(f"edge-gateway/do/{GATEWAY}/a/b/r7", b'{"device": "boiler", "command": "ping"}')
         topics = [f"edge-gateway/id-1/{{x}}/alert/{GATEWAY}", f"edge-gateway/done/r7/by/{GATEWAY}"]
         await broker.listener.until(lambda: set(topics) <= set(dict(broker.listener.heard)))
@@ -153,7 +153,7 @@ async def test_a_connection_that_comes_up_too_late_does_not_push_out_the_next(
     broker.proxy.mode = ProxyMode.PASS
     async with asyncio.timeout(TIME_LIMIT_S), broker.uplink().connect(gateway.downlink()) as session:
         await broker.broker.logged("Client <unknown> ")
-        await session.send(Message("id-1", Lane.NORMAL, 1, 1, b"[]"))
+        await session.send(Message("id-1", "normal", 1, 1, b"[]"))
     assert broker.broker.times_logged(f" as {GATEWAY} ") == 1
 
 
@@ -230,7 +230,7 @@ async def test_a_broker_that_denies_commands_still_takes_readings(tmp_path: Path
                 asyncio.timeout(TIME_LIMIT_S),
                 MqttBroker(settings, QUICK, gateway=GATEWAY).connect(gateway.downlink()) as session,
             ):
-                await session.send(Message("id-1", Lane.NORMAL, 1, 1, b"[]"))
+                await session.send(Message("id-1", "normal", 1, 1, b"[]"))
         assert [event["topic"] for event in events if event["event"] == "uplink.commands_denied"] == [
             f"commands/{GATEWAY}/+"
         ]

@@ -20,7 +20,6 @@ import yaml
 
 from edge_gateway.assembly import BUFFER_FILE, key_store
 from edge_gateway.buffer import Account
-from edge_gateway.buffer.store import Store
 from edge_gateway.codec import load_profile
 from edge_gateway.codec.generated import ProfileSignal
 from edge_gateway.config.model import (
@@ -36,8 +35,9 @@ from edge_gateway.config.model import (
     ThresholdRule,
 )
 from edge_gateway.errors import BenchError
-from edge_gateway.records import Lane, Value
+from edge_gateway.records import Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address
+from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.demo.gateway_process import GatewayProcess
 from edge_gateway.testbench.demo.outcome import HubBook, Outcome, SensorEntry, judge
 from edge_gateway.testbench.demo.script import Action
@@ -360,8 +360,8 @@ class DemoBench:
             return False
         return True
 
-    def _read_store(self) -> dict[tuple[str, Lane], Account]:
-        store = Store(self._data_directory / BUFFER_FILE, BufferSettings(), rng=self._rng)
+    def _read_store(self) -> dict[tuple[str, str], Account]:
+        store = open_bench_store(self._data_directory / BUFFER_FILE)
         try:
             return store.accounts()
         finally:

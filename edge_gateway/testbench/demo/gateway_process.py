@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
+from edge_gateway.api.control import ask_status
 from edge_gateway.errors import BenchError, GatewayError
-from edge_gateway.observability.status import ask_status
 
 _CONNECTS_WITHIN_S: Final = 30.0
 _STOPS_WITHIN_S: Final = 15.0
@@ -79,7 +77,7 @@ class GatewayProcess:
         """What it says about itself; None if it does not answer now."""
         try:
             return await ask_status(self._data_directory)
-        except (GatewayError, orjson.JSONDecodeError):  # the latter if it is killed in the middle of its answer
+        except GatewayError:
             return None
 
     async def connected(self) -> None:

@@ -4,8 +4,8 @@ Three books are kept by three parties that do not know each other: the sensors' 
 hub's. `judge` compares them for every device. Each line that does not add up becomes a sentence:
 
 - sent = received + lost on the wire; every frame that did not arrive has a known reason
-- broken = rejected
-- received = delivered + queued + expired + evicted + rejected, in the gateway's own books
+- broken = rejected + quarantined
+- received = delivered + queued + expired + evicted + rejected + quarantined, in the gateway's own books
 - delivered = at the hub, without repeats, for readings and for events
 - the numbers a device's records have are complete and in order; nothing is left in the queue
 """
@@ -22,7 +22,6 @@ import orjson
 
 from edge_gateway.buffer import Account
 from edge_gateway.clock import NS_PER_S
-from edge_gateway.records import Lane
 from edge_gateway.testbench.frame_ledger import FrameLedger
 from edge_gateway.testbench.receiver import DeliveryAccount, ReceivedMessage
 
@@ -51,7 +50,7 @@ class HubBook:
     @property
     def readings(self) -> int:
         """Readings at the hub, without repeats."""
-        return sum(count for (_, lane), count in self.delivery.records.items() if lane is Lane.NORMAL)
+        return sum(count for (_, lane), count in self.delivery.records.items() if lane == "normal")
 
     def add(self, message: ReceivedMessage) -> None:
         """Take one message; one that repeats counts as such. Never raises: what is wrong becomes a fault."""
@@ -151,7 +150,7 @@ class SensorEntry(NamedTuple):
 
 
 def judge(
-    sensors: Mapping[str, SensorEntry], store: Mapping[tuple[str, Lane], Account], hub: HubBook, faults: Iterable[str]
+    sensors: Mapping[str, SensorEntry], store: Mapping[tuple[str, str], Account], hub: HubBook, faults: Iterable[str]
 ) -> Outcome:
     """Hold the three books together. The sensors' ledgers are settled: call it when nothing more will arrive.
 
@@ -191,16 +190,16 @@ def judge(
 def _judge_device(
     name: str,
     sensor: SensorEntry,
-    store: Mapping[tuple[str, Lane], Account],
+    store: Mapping[tuple[str, str], Account],
     hub: HubBook,
     imbalances: list[str],
 ) -> DeviceOutcome:
     ledger = sensor.ledger
-    readings, rejects = _books(store, name, Lane.NORMAL), _books(store, sensor.link, Lane.NORMAL)
-    rejected = readings.rejected + rejects.rejected
+    readings, rejects = _books(store, name, "normal"), _books(store, sensor.link, "normal")
+    rejected = sum(each.rejected + each.quarantined for each in (readings, rejects))
     received = readings.received + rejects.received
     lost = ledger.lost_good + ledger.broken - rejected
-    at_hub = hub.delivery.records.get((name, Lane.NORMAL), 0)
+    at_hub = hub.delivery.records.get((name, "normal"), 0)
 
     imbalances += ledger.faults
     if not ledger.broken_read <= rejected <= ledger.broken_read + ledger.broken_cut_off:
@@ -232,14 +231,14 @@ def _judge_device(
 
 def _judge_events(
     sensors: Mapping[str, SensorEntry],
-    store: Mapping[tuple[str, Lane], Account],
+    store: Mapping[tuple[str, str], Account],
     hub: HubBook,
     imbalances: list[str],
 ) -> dict[str, int]:
     total = {"received": 0, "delivered": 0, "at_hub": 0}
     for name in sensors:
-        account = _books(store, name, Lane.ALERT)
-        at_hub = hub.delivery.records.get((name, Lane.ALERT), 0)
+        account = _books(store, name, "alert")
+        at_hub = hub.delivery.records.get((name, "alert"), 0)
         if account.balance() or account.rejected:
             imbalances.append(f"{name}: the gateway's account of events is off: {asdict(account)}")
         if account.delivered != at_hub:
@@ -252,5 +251,5 @@ def _judge_events(
     return total
 
 
-def _books(store: Mapping[tuple[str, Lane], Account], device: str, lane: Lane) -> Account:
+def _books(store: Mapping[tuple[str, str], Account], device: str, lane: str) -> Account:
     return store.get((device, lane), Account())

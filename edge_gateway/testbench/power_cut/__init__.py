@@ -16,8 +16,8 @@ workload --> DurableBuffer, Store --> SQLite --> MemoryDisk --log--> Platter --i
 """
 
 from edge_gateway.testbench.power_cut.machine import Finding, Outcome, Place, Replayed, cut_everywhere, replay
-from edge_gateway.testbench.power_cut.verdict import Problem
-from edge_gateway.testbench.power_cut.witness import WitnessedStore
+from edge_gateway.testbench.power_cut.state import Problem
+from edge_gateway.testbench.power_cut.witnessed_store import WitnessedStore
 from edge_gateway.testbench.power_cut.workload import Conditions
 
 __all__ = [

@@ -14,25 +14,35 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final, NamedTuple
 
+from edge_gateway.clock import NS_PER_S
 from edge_gateway.testbench.power_cut.disk_model import Fate, Files, Platter
-from edge_gateway.testbench.power_cut.memory_disk import Began, Given, MemoryDisk, Operation, Promised, memory_disk
-from edge_gateway.testbench.power_cut.verdict import Problem, Seen, judge, look
-from edge_gateway.testbench.power_cut.witness import State
-from edge_gateway.testbench.power_cut.workload import Conditions, Life, live
+from edge_gateway.testbench.power_cut.look import Seen, look
+from edge_gateway.testbench.power_cut.memory_disk import (
+    Began,
+    Given,
+    KeysAre,
+    MemoryDisk,
+    Operation,
+    Promised,
+    memory_disk,
+)
+from edge_gateway.testbench.power_cut.state import Problem
+from edge_gateway.testbench.power_cut.verdict import judge
+from edge_gateway.testbench.power_cut.workload import Beginning, Conditions, Life, live
 
 LIVES: Final = 3
 """In a chain."""
 
-_IMAGES_PER_CUT: Final = 16
+_IMAGES_PER_CUT: Final = 5
 """Of all the fates of a cut, at most: everything there, nothing there, and a seeded choice of the others."""
 
 
-_RECORDS_OF_A_LIFE: Final = 10_000
-"""More than there are, so that no two records of a chain have one number."""
+_POWER_AWAY_NS: Final = 600 * NS_PER_S
+"""From the end of a life, which is after its cut, to the next."""
 
 
 class Place(NamedTuple):
@@ -102,18 +112,9 @@ class _Cut:
     platter: Platter
     begun: int
     promised: int
-    given: dict[str, bytes]
+    given: dict[str, Given]
     """Shared by the cuts of a life: valid until the next one is asked for."""
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """What a life begins with."""
-
-    files: Files
-    state: State
-    given: dict[str, bytes]
-    """Messages that have left the store in earlier lives, by id."""
+    key_ids: tuple[int, ...]
 
 
 def cut_everywhere(
@@ -167,43 +168,45 @@ def replay(place: Place, *, conditions: Conditions | None = None) -> Replayed:
                 fates = _fates(cut, place[:3])
                 if cut.number == place.cut and place.fate < len(fates):
                     files = cut.platter.image(fates[place.fate])
-                    problems, _ = judge(look(disk, files), life.states, cut.promised, cut.begun, cut.given)
+                    problems, _ = judge(look(disk, files, cut.key_ids), life.states, cut.promised, cut.begun, cut.given)
                     return Replayed(cut.platter.pending, fates[place.fate], files, problems)
     raise LookupError(f"no image {place}")
 
 
-def _lives(disk: MemoryDisk, seed: int, chain: int, conditions: Conditions) -> Iterator[tuple[int, _Beginning, Life]]:
+def _lives(disk: MemoryDisk, seed: int, chain: int, conditions: Conditions) -> Iterator[tuple[int, Beginning, Life]]:
     """The lives of a chain. It ends early if a life would have to begin with a broken image."""
-    beginning: _Beginning | None = _Beginning({}, State(), {})
+    beginning: Beginning | None = Beginning()
     for number in range(LIVES):
         if beginning is None:
             return
-        life = live(
-            disk,
-            beginning.files,
-            beginning.state,
-            f"{seed}/{chain}/{number}",
-            first_number=number * _RECORDS_OF_A_LIFE,
-            conditions=conditions,
-        )
+        life = live(disk, beginning, f"{seed}/{chain}/{number}", conditions=conditions)
         yield number, beginning, life
         beginning = _after_a_cut(disk, (seed, chain, number), beginning, life)
 
 
-def _after_a_cut(disk: MemoryDisk, where: tuple[int, ...], beginning: _Beginning, life: Life) -> _Beginning | None:
+def _after_a_cut(disk: MemoryDisk, where: tuple[int, ...], beginning: Beginning, life: Life) -> Beginning | None:
     """What one cut, drawn from those with something pending, leaves."""
     rng = _rng(*where, "next")
     at = rng.choice([cut.number for cut in _cuts(beginning, life) if cut.platter.pending])
     cut = next(cut for cut in _cuts(beginning, life) if cut.number == at)
     files = cut.platter.image(rng.choice(_fates(cut, where)))
-    problems, state = judge(look(disk, files), life.states, cut.promised, cut.begun, cut.given)
-    return None if problems or state is None else _Beginning(files, state, dict(cut.given))
+    problems, state = judge(look(disk, files, cut.key_ids), life.states, cut.promised, cut.begun, cut.given)
+    if problems or state is None:
+        return None
+    return replace(
+        beginning,
+        files=files,
+        state=state,
+        given=dict(cut.given),
+        key_ids=cut.key_ids,
+        true_ns=life.end_ns + _POWER_AWAY_NS,
+    )
 
 
 def _judge_life(
     disk: MemoryDisk,
     where: tuple[int, int, int],
-    beginning: _Beginning,
+    beginning: Beginning,
     life: Life,
     outcome: Outcome,
     known: set[bytes],
@@ -218,7 +221,7 @@ def _judge_life(
         outcome: is added to.
         known: digests of the images of earlier lives; is added to.
     """
-    looked: dict[bytes, Seen] = {}
+    looked: dict[tuple[bytes, tuple[int, ...]], Seen] = {}
     for cut in _cuts(beginning, life):
         outcome.cuts += 1
         fates = _fates(cut, where)
@@ -229,9 +232,10 @@ def _judge_life(
             if digest in judged:
                 continue
             judged.add(digest)
-            if digest not in looked:
-                looked[digest] = look(disk, files)
-            problems, _ = judge(looked[digest], life.states, cut.promised, cut.begun, cut.given)
+            seen = looked.get((digest, cut.key_ids))
+            if seen is None:
+                seen = looked[digest, cut.key_ids] = look(disk, files, cut.key_ids)
+            problems, _ = judge(seen, life.states, cut.promised, cut.begun, cut.given)
             outcome.judgements += 1
             if problems:
                 outcome.broken += 1
@@ -244,9 +248,10 @@ def _judge_life(
         yield
 
 
-def _cuts(beginning: _Beginning, life: Life) -> Iterator[_Cut]:
-    platter = Platter(life.began_with)
+def _cuts(beginning: Beginning, life: Life) -> Iterator[_Cut]:
+    platter = Platter(beginning.files)
     given = dict(beginning.given)
+    key_ids = beginning.key_ids
     number = begun = begun_before_gap = promised = 0
     for entry in life.log:
         match entry:
@@ -255,13 +260,15 @@ def _cuts(beginning: _Beginning, life: Life) -> Iterator[_Cut]:
             case Promised():
                 promised = max(promised, entry.number)
             case Given():
-                given[entry.id] = entry.body
+                given[entry.id] = entry
+            case KeysAre():
+                key_ids = entry.ids
             case _:
-                yield _Cut(number, platter, begun_before_gap, promised, given)
+                yield _Cut(number, platter, begun_before_gap, promised, given, key_ids)
                 platter.do(entry)
                 number += 1
                 begun_before_gap = begun
-    yield _Cut(number, platter, begun_before_gap, promised, given)
+    yield _Cut(number, platter, begun_before_gap, promised, given, key_ids)
 
 
 def _fates(cut: _Cut, where: Sequence[int]) -> list[Sequence[Fate]]:

@@ -89,10 +89,19 @@ class Given:
     """A message left the store."""
 
     id: str
+    lane: str
+    number: int
     body: bytes
 
 
-Said: TypeAlias = Began | Promised | Given
+@dataclass(frozen=True, slots=True)
+class KeysAre:
+    """The key store made or destroyed a data key, durably; these are left."""
+
+    ids: tuple[int, ...]
+
+
+Said: TypeAlias = Began | Promised | Given | KeysAre
 
 
 class MemoryDisk(apsw.VFS):

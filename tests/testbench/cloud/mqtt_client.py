@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.testbench import LocalAuthority, LocalHub
 from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
@@ -30,15 +29,15 @@ TIME_LIMIT_S = 20.0
 """Far beyond what anything here takes, so that a fault fails a test and does not hang it."""
 
 
-class ShiftedClock:
+class ShiftedClock(SystemClock):
     """The real time and a difference."""
 
     def __init__(self, ahead_s: float) -> None:
+        super().__init__()
         self.ahead_s = ahead_s
-        self.trusted = True
 
     def now_ns(self) -> int:
-        return time.time_ns() + int(self.ahead_s * NS_PER_S)
+        return super().now_ns() + int(self.ahead_s * NS_PER_S)
 
 
 async def soon(awaitable: Awaitable[T]) -> T:

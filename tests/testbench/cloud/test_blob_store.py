@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.errors import BenchError
 from edge_gateway.testbench.cloud.https import HttpsService
 from edge_gateway.testbench.cloud.storage import rest as blob_rest
@@ -37,12 +37,11 @@ from .https_peers import http_client, served
 from .mqtt_client import soon
 
 
-class SetClock:
+class SetClock(SystemClock):
     """A wall clock that stands still until it is set."""
 
-    trusted = True
-
     def __init__(self, now_s: float = 1_800_000_000) -> None:
+        super().__init__()
         self.now_s = now_s
 
     def now_ns(self) -> int:

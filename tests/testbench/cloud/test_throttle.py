@@ -6,19 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.clock import NS_PER_S
+from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.testbench.cloud.refusals import QuotaExceeded, Throttled
 from edge_gateway.testbench.cloud.throttle import Operation, Throttle, rates_per_s
 
 DAY_S = 86_400
 
 
-class Times:
+class Times(SystemClock):
     """Wall time and event loop time, both set by the test."""
 
-    trusted = True
-
     def __init__(self) -> None:
+        super().__init__()
         self.now_s = 0.0
 
     def now_ns(self) -> int:
