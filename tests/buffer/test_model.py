@@ -223,12 +223,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule(data=st.data(), takes_before=st.integers(0, 3), takes=st.integers(0, 3))
     def damage(self, data: st.DataObject, takes_before: int, takes: int) -> None:
-        """A payload rots while the gateway is down; it is come upon by taking, or by looking."""
+        """A payload rots while the gateway is down; it is come upon by taking, or by looking.
+
+        One that fits a page: a larger one costs a rebuilding of the database, which has tests of its own.
+        """
         self.write(Writes())  # so that nothing is to expire now
         self.take(takes_before, wait_for_more=False, only=None)
         self.store.close()
         with closing(apsw.Connection(str(self.directory / "buffer.db"))) as db:
-            chunks = db.execute("SELECT id, payload FROM chunk ORDER BY id").fetchall()
+            chunks = db.execute("SELECT id, payload FROM chunk WHERE length(payload) < 800 ORDER BY id").fetchall()
             if chunks:
                 chunk_id, payload = data.draw(st.sampled_from(chunks))
                 rotten = bytearray(payload)
