@@ -112,7 +112,7 @@ async def test_a_wrong_checksum_is_counted_and_the_next_frame_read(lines: Lines)
     assert lines.noisy.write(stuff(bytes(spoilt)))
     await arrives(lines, lines.noisy, lines.good)
     after = await lines.site.gateway.status_where(
-        lambda status: status["account"]["rejected"] == before["account"]["rejected"] + 1
+        lambda status: status["account"]["quarantined"] == before["account"]["quarantined"] + 1
     )
     assert (await link_status(lines, lines.noisy))["rejects"] == {"checksum": 1}
     assert (await link_status(lines, lines.good))["rejects"] == {}
