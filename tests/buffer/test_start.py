@@ -1,78 +1,86 @@
-"""Start takes the same time and memory however much is queued: told by what is asked of the disk, not by a watch."""
+"""A start takes the same work and memory however much is queued, and so does the first message."""
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from edge_gateway.buffer.store import Store
-from edge_gateway.config.model import BufferSettings
 from edge_gateway.records import Message
-from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.failing_disk import Call, FailingDisk, failing_disk
 
-from .conftest import HandClock, reading, writes
+from .conftest import NOW_NS, OpenStore, reading, writes
 
-SETTINGS = BufferSettings(max_records_per_message=100, max_message_age_s=0.0)
-QUEUED = 200_000
+FEW, MANY = 2_000, 200_000
+_AT_ONCE = 500
+_DEVICES = 20
 
 
-@pytest.fixture(scope="module")
+class Start(NamedTuple):
+    """What it took to open a store and to take its first message."""
+
+    reads: int
+    peak_bytes: int
+    first: Message
+
+
+@pytest.fixture
 def disk() -> Iterator[FailingDisk]:
-    with failing_disk("start") as disk:
+    with failing_disk("counted reads") as disk:
         yield disk
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds a store with little and one with much, of the same ten devices."""
-    directory = tmp_path_factory.mktemp("start")
-    for name, queued in ("little", 100), ("much", QUEUED):
-        store = open_bench_store(directory / name, SETTINGS, clock=HandClock())
-        for start in range(0, queued, 1000):
-            numbers = range(start, min(start + 1000, queued))
-            store.write(writes([reading(f"device-{number % 10}", number * 0.7) for number in numbers]))
-        assert store.totals().queued == queued
-        store.close()
-    assert (directory / "much").stat().st_size > 100 * (directory / "little").stat().st_size
-    return directory
-
-
-def opened(directory: Path, name: str, disk: FailingDisk) -> Store:
-    return open_bench_store(directory / name, SETTINGS, clock=HandClock(), vfs=disk.name)
-
-
-def reads(directory: Path, name: str, disk: FailingDisk, *, until_taken: bool) -> int:
-    """How often the disk is read to open a store, and to take its first message and append a reading."""
-    before = disk.calls[Call.READ]
-    store = opened(directory, name, disk)
-    if until_taken:
-        assert isinstance(store.take(), Message)
-        store.write(writes([reading()]))
-    count = disk.calls[Call.READ] - before
+def fill(open_store: OpenStore, records: int) -> None:
+    """Queue so many, in messages of as many as are appended at once."""
+    store = open_store()
+    for first in range(0, records, _AT_ONCE):
+        store.write(
+            writes([reading(f"d{n % _DEVICES}", n, time_ns=NOW_NS + n) for n in range(first, first + _AT_ONCE)])
+        )
     store.close()
-    return count
 
 
-def test_opening_does_not_read_two_hundred_thousand_records(directory: Path, disk: FailingDisk) -> None:
-    """What is queued is not looked at, but for the way to the first of each lane in a larger tree."""
-    little, much = (reads(directory, name, disk, until_taken=False) for name in ("little", "much"))
-    assert much <= little + 6
+def start(open_store: OpenStore, disk: FailingDisk, queued: int) -> Start:
+    """Open the store, and give out the first message."""
+    reads = disk.calls[Call.READ]
+    tracemalloc.start()
+    store = open_store(vfs=disk.name)
+    first = store.take()
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(store.queued().values()) == queued
+    store.close()
+    assert isinstance(first, Message)
+    return Start(disk.calls[Call.READ] - reads, peak_bytes, first)
 
 
-def test_the_first_message_and_the_first_append_read_a_few_pages(directory: Path, disk: FailingDisk) -> None:
-    """A message is a page or two, and the way to it a little longer."""
-    little, much = (reads(directory, name, disk, until_taken=True) for name in ("little", "much"))
-    assert much <= little + 8
+def test_a_start_takes_the_same_work_however_much_is_queued(open_store: OpenStore, disk: FailingDisk) -> None:
+    """A hundred times the queue costs a page more here and there, as trees grow deeper, and no more memory."""
+    fill(open_store, FEW)
+    with_few = start(open_store, disk, FEW)
+    fill(open_store, MANY - FEW)
+    with_many = start(open_store, disk, MANY)
+    assert with_many.first == with_few.first
+    assert 0 < with_many.reads <= with_few.reads + 8
+    assert with_many.peak_bytes <= with_few.peak_bytes * 1.1 + 50_000
 
 
-def test_what_is_queued_is_known_at_once(directory: Path, disk: FailingDisk) -> None:
-    """Status needs no look at the queue either."""
+def test_a_queue_is_drained_by_streaming(open_store: OpenStore, disk: FailingDisk) -> None:
+    """Taking and settling everything holds a message at a time, and reads each page of the queue about once."""
+    fill(open_store, MANY)
+    store = open_store(vfs=disk.name)
+    pages = store.stats()["disk"]["database_bytes"] // 1024
     before = disk.calls[Call.READ]
-    store = opened(directory, "much", disk)
-    assert store.totals().queued >= QUEUED
-    assert store.queued()["normal"] >= QUEUED
-    assert disk.calls[Call.READ] - before < 100
+    tracemalloc.start()
+    taken = 0
+    while isinstance(message := store.take(), Message):
+        taken += message.records
+        store.write(writes(settled=[message]))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (taken, sum(store.queued().values())) == (MANY, 0)
+    assert peak_bytes < 2_000_000
+    assert disk.calls[Call.READ] - before < 3 * pages
     store.close()
