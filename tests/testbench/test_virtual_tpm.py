@@ -264,7 +264,10 @@ async def test_a_start_that_is_given_up_leaves_nothing(
 
 OWNER_PROGRAM = """
 import asyncio
+import signal
 from edge_gateway.testbench.virtual_tpm import VirtualTpm
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests in the background ignores it
 
 async def main() -> None:
     async with VirtualTpm() as tpm:
