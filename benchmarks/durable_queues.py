@@ -29,7 +29,7 @@ from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Writes
 from edge_gateway.clock import Clock, SystemClock, rfc3339
 from edge_gateway.config.model import GatewayConfig
-from edge_gateway.keystore.data_keys import SoftwareDataKeys
+from edge_gateway.keystore.data_keys import SealedDataKeys
 from edge_gateway.records import Message, Reading, Value
 
 _IN_FLIGHT = 8
@@ -291,7 +291,8 @@ def append_to_store(directory: Path, batches: Iterable[Batch]) -> float:
 
 def make_sealer(directory: Path) -> Sealer:
     """What compresses and encrypts payloads in the gateway's store."""
-    return Sealer(SoftwareDataKeys(directory / assembly.DATA_KEYS_DIRECTORY))
+    store = assembly.key_store(_config(directory))
+    return Sealer(SealedDataKeys(directory / assembly.DATA_KEYS_DIRECTORY, store))
 
 
 def _config(directory: Path) -> GatewayConfig:

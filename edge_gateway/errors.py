@@ -130,7 +130,15 @@ class UplinkRefused(UplinkError):
 
 
 class KeyStoreError(GatewayError):
-    """A key is missing or cannot be used."""
+    """A key is missing or cannot be used, and somebody has to act."""
+
+
+class KeyMissing(KeyStoreError):
+    """There is no such key: it has to be imported."""
+
+
+class KeyStoreUnavailable(KeyStoreError):
+    """What holds the keys does not answer now. Trying again later may work."""
 
 
 class BenchError(GatewayError):

@@ -40,6 +40,7 @@ from edge_gateway.codec import Codec, Decoded, Request
 from edge_gateway.config.model import BufferSettings, DeliverySettings, LinkSettings
 from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, StoreError, TransportError
 from edge_gateway.framing import Framer
+from edge_gateway.keystore.watch import KeyStoreWatch
 from edge_gateway.quarantine import replay
 from edge_gateway.records import (
     Chunk,
@@ -231,6 +232,7 @@ class Gateway:
         uplink: where messages go.
         delivery: how.
         buffer_settings: how much may wait for the disk, and how large a message may be.
+        keys: tells how the key store is.
         clock: stamps readings.
         rng: jitter.
     """
@@ -245,10 +247,12 @@ class Gateway:
         uplink: Uplink,
         delivery: DeliverySettings,
         buffer_settings: BufferSettings,
+        keys: KeyStoreWatch,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self._name = name
+        self._keys = keys
         self._links = links
         self._buffer = buffer
         self._clock = clock
@@ -296,6 +300,7 @@ class Gateway:
                 watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
                 delivery = tasks.create_task(self._delivery.run(), name="delivery")
                 bulletins = tasks.create_task(self._bulletins.run(), name="bulletins")
+                keys = tasks.create_task(self._keys.run(), name="key store watch")
                 readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
                 polls = [
                     tasks.create_task(link.polled.run(), name=f"polls {link.name}")
@@ -306,7 +311,7 @@ class Gateway:
                 await stop.wait()
 
                 _log.info("gateway.stopping", gateway=self._name)
-                await _end([*polls, bulletins])
+                await _end([*polls, bulletins, keys])
                 await self._stop_reading(readers)
                 await _end([*self._commands])
                 with contextlib.suppress(TimeoutError):
@@ -541,7 +546,7 @@ class Gateway:
     def reported(self) -> Mapping[str, Any]:
         """What the twin is told: few properties that change seldom, in keys a twin allows."""
         return {
-            "gateway": {"name": self._name, "version": __version__},
+            "gateway": {"name": self._name, "version": __version__, "key_store": self._keys.kind},
             "links": [{"name": link.name, "up": link.transport.is_up} for link in self._links],
             "devices": len(self._devices),
             "rules": self._rules.reported(),
@@ -565,6 +570,7 @@ class Gateway:
             "queue": buffer.queued,
             "account": {column: getattr(buffer.totals, column) for column in ACCOUNT_COLUMNS},
             "buffer": {"state": buffer.state, "fault": buffer.fault},
+            "key_store": {"kind": self._keys.kind, "weakness": self._keys.weakness, "fault": self._keys.fault},
             "uplink": {
                 "endpoint": self._uplink.endpoint,
                 "connected": uplink.connected,
@@ -576,7 +582,7 @@ class Gateway:
                 "in_flight": uplink.in_flight,
             },
             "alerts": self._rules.raised(),
-            "faults": self._faults(buffer.fault, uplink.fault),
+            "faults": self._faults(buffer.fault, self._keys.fault, uplink.fault),
         }
 
     def _faults(self, *more: str) -> list[str]:

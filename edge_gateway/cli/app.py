@@ -17,8 +17,8 @@ from edge_gateway import __version__
 from edge_gateway.errors import CodecError, ConfigError, GatewayError, KeyStoreError
 
 _COMMANDS = (
-    *("demo", "run", "check", "status", "buffer", "ledger", "quarantine"),
-    *("decode", "profiles", "schema", "keys", "hub"),
+    *("demo", "run", "check", "doctor", "status", "buffer", "ledger", "quarantine"),
+    *("decode", "profiles", "schema", "keys", "provision", "hub"),
 )
 
 

@@ -8,11 +8,13 @@ from typing import Annotated
 import orjson
 import typer
 
-from edge_gateway.assembly import check_parts, key_store, payload_key_store
+from edge_gateway.assembly import check_parts, payload_key_store
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import IotHubUplink, PathPort
+from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.device_keys import missing_keys
+from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities
 
 
 def command(
@@ -27,12 +29,11 @@ def command(
         for link in settings.links
         if isinstance(link.port, PathPort) and not Path(link.port.path).exists()
     ]
-    if isinstance(settings.uplink, IotHubUplink) and settings.uplink.key not in key_store(settings).names():
-        key = settings.uplink.key
-        notes.append(
-            f"uplink: there is no key {key!r} yet; import it: edge-gateway keys import {key} --config {config}"
+    payload_keys = payload_key_store(settings, parts.keys).names()
+    if isinstance(settings.uplink, IotHubUplink):
+        notes += _lacks_identity(
+            settings.uplink, Identities(settings.gateway.data_directory / IDENTITIES_FILE), parts.keys
         )
-    payload_keys = payload_key_store(settings).names()
     for link in settings.links:
         lacks = missing_keys(link, parts.codecs[link.profile].profile.key_names, payload_keys)
         # Not every sensor of a family encrypts, so a name that nobody gives is no mistake.
@@ -52,3 +53,18 @@ def command(
     typer.echo(f"{config}: good. {len(settings.links)} links, {len(settings.rules)} rules, to {parts.uplink.endpoint}")
     for note in notes:
         typer.echo(f"note: {note}")
+
+
+def _lacks_identity(uplink: IotHubUplink, identities: Identities, keys: KeyStore) -> list[str]:
+    """What is missing for the gateway to prove who it is, in a sentence; nothing if nothing is."""
+    if uplink.certificate_file is not None:
+        return []
+    key = uplink.key
+    if uplink.host_name is None:
+        identity = identities.own
+        if identity is None:
+            return ["uplink: the gateway has not been provisioned yet: edge-gateway provision --help"]
+        key = identity.key
+    if key and key not in keys.names():
+        return [f"uplink: there is no key {key!r} yet; import it: edge-gateway keys import {key}"]
+    return []

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 
 from edge_gateway.api.control import serve_control
@@ -17,7 +18,10 @@ from edge_gateway.assembly import Parts, check_parts, open_gateway
 from edge_gateway.cli.leaving import leave
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
+from edge_gateway.hardening import check_modes, harden_process
 from edge_gateway.observability.log import configure_log
+
+_log = structlog.get_logger()
 
 
 def command(
@@ -26,8 +30,11 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Write log events as JSON lines.")] = False,
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
+    harden_process()
     settings = load_config(config)
     configure_log(settings.gateway.log_level, as_json=json)
+    for problem in check_modes(settings.gateway.data_directory):
+        _log.warning("file.exposed", path=str(problem.path), reason=problem.what, remedy=problem.remedy)
     clock = SystemClock(settings.gateway.clock_trust)
     asyncio.run(_run(check_parts(settings, clock=clock), clock, capture))
 

@@ -37,6 +37,9 @@ def _show(status: dict[str, Any]) -> None:
         f"{status['gateway']} {status['version']}, up {status['uptime_s']:.0f} s; {state} to {uplink['endpoint']}",
         highlight=False,
     )
+    keys = status["key_store"]
+    if keys["weakness"]:
+        console.print(f"key store {keys['kind']}: {keys['weakness']}", highlight=False)
     console.print("account: " + ", ".join(f"{count} {what}" for what, count in account.items()), highlight=False)
     table = Table(box=None, pad_edge=False)
     for column in ("device", "link", "readings", "missed", "age", "last values"):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from edge_gateway.config.model import GatewayConfig, PathPort, PortSettings, ReplayPort
 from edge_gateway.config.problems import problems
+from edge_gateway.config.settings import Settings
 from edge_gateway.config.strict_yaml import parse_yaml
 from edge_gateway.errors import ConfigError
 
@@ -74,7 +75,6 @@ def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
             "profile_directories": tuple(directory / each for each in config.gateway.profile_directories),
         }
     )
-    files = {key: directory / value for key, value in config.uplink if key.endswith("_file") and value is not None}
     links = tuple(
         link.model_copy(
             update={"port": _anchored_port(link.port, directory), "profile": _anchored_profile(link.profile, directory)}
@@ -82,8 +82,17 @@ def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
         for link in config.links
     )
     return config.model_copy(
-        update={"gateway": gateway, "links": links, "uplink": config.uplink.model_copy(update=files)}
+        update={
+            "gateway": gateway,
+            "links": links,
+            "uplink": config.uplink.model_copy(update=_anchored_files(config.uplink, directory)),
+            "key_store": config.key_store.model_copy(update=_anchored_files(config.key_store, directory)),
+        }
     )
+
+
+def _anchored_files(settings: Settings, directory: Path) -> dict[str, Path]:
+    return {key: directory / value for key, value in settings if key.endswith("_file") and value is not None}
 
 
 def _anchored_port(port: PortSettings, directory: Path) -> PortSettings:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from edge_gateway.clock import ClockTrust
+from edge_gateway.config.key_store import KeyStoreSettings
 from edge_gateway.config.link import FramingSettings, SerialLine, UsbMatch
 from edge_gateway.config.settings import Settings
 
@@ -444,12 +445,22 @@ class DeliverySettings(Settings):
 
 
 class IotHubUplink(Settings):
-    """Azure IoT Hub under the gateway's own device identity."""
+    """Azure IoT Hub under the gateway's own device identity, and each sensor's that has one."""
 
     kind: Literal["iot-hub"] = "iot-hub"
-    host_name: str = Field(min_length=1, examples=["plant.azure-devices.net"])
-    device_id: str = Field(
-        min_length=1, max_length=128, pattern=r"^[A-Za-z0-9\-.+%_#*?!(),=@$':]+$", examples=["gw-17"]
+    host_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The hub. Left out together with `device_id`, both are what `edge-gateway provision` has found.",
+        examples=["plant.azure-devices.net"],
+    )
+    device_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9\-.+%_#*?!(),=@$':]+$",
+        description="This gateway's name at the hub.",
+        examples=["gw-17"],
     )
     # Not shown in errors: whoever misreads the word puts the secret itself here.
     key: Name = Field(
@@ -458,12 +469,40 @@ class IotHubUplink(Settings):
         examples=["gateway"],
         repr=False,
     )
+    certificate_file: Path | None = Field(
+        default=None,
+        description="Certificate chain (PEM) to prove the identity by, in place of the symmetric key.",
+        examples=["gateway.pem"],
+    )
+    private_key_file: Path | None = Field(
+        default=None, description="The key to that certificate (PEM).", examples=["gateway.key"]
+    )
+    gateway_host_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The IoT Edge device to go through as its parent, in place of the hub itself.",
+        examples=["edge.plant.example.com"],
+    )
     ca_file: Path | None = Field(
         default=None,
         description="Certificates (PEM) to trust instead of the system's, for a hub of one's own.",
         examples=["hub-ca.pem"],
     )
     token_lifetime_s: int = Field(default=3600, ge=300, le=86_400, description="How long a SAS token lives.")
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.host_name is None) != (self.device_id is None):
+            raise ValueError(
+                "give both `host_name` and `device_id`, or neither, to take what `edge-gateway provision` has found"
+            )
+        if (self.certificate_file is None) != (self.private_key_file is None):
+            raise ValueError("`certificate_file` and `private_key_file` belong together; give both, or neither")
+        if self.host_name is None and self.certificate_file is not None:
+            raise ValueError(
+                "`certificate_file` needs `host_name` and `device_id`; `edge-gateway provision` remembers its own"
+            )
+        return self
 
 
 _PLACES_IN: Final = {
@@ -558,6 +597,8 @@ class GatewayConfig(Settings):
     """Where sensors are."""
     uplink: UplinkSettings
     """Where readings go; `kind` says which sort of hub."""
+    key_store: KeyStoreSettings = KeyStoreSettings()
+    """Where keys are."""
     rules: tuple[ThresholdRule, ...] = ()
     """What to watch for. The twin's desired property `rules` replaces this list."""
     buffer: BufferSettings = BufferSettings()

@@ -3,58 +3,149 @@
 There are three kinds, kept apart. An identity key goes in and never comes out: the store signs with it. A payload key
 is shared with a sensor and must be computed with here, so it can be opened, as a `Secret` that tells nobody what it is.
 A data key is made here, for what the gateway keeps on its disk, and opened likewise; it has a number for a name. What
-opens payloads or data has no way to an identity key.
+opens payloads or data has no way to an identity key: it keeps what a key store has sealed, and has it unsealed.
 """
 
 from __future__ import annotations
 
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
+
+from edge_gateway.keystore.secret import Secret
+
+__all__ = ["DATA_KEY_BYTES", "Attester", "DataKeys", "KeyStore", "PayloadKeyStore", "Secret"]
 
 DATA_KEY_BYTES: Final = 32
 """AES-256."""
 
 
 class KeyStore(Protocol):
-    """Holds symmetric keys by name, and signs."""
+    """Holds symmetric keys by name, signs with them, and seals other secrets.
 
-    def sign(self, name: str, data: bytes) -> bytes:
-        """HMAC-SHA256 of `data` under the key `name`, 32 bytes.
+    Calls may block, for a tenth of a second where a TPM does the work; any thread may make them.
+    """
 
-        Raises:
-            KeyStoreError: no such key, or it cannot be used.
-        """
+    @property
+    def kind(self) -> str:
+        """What status calls it: `software`, `tpm` or `iot-edge`."""
         ...
 
-    def put(self, name: str, key: bytes) -> None:
-        """Store a key of 16 to 64 bytes under `name`, replacing an older one.
+    @property
+    def weakness(self) -> str:
+        """Why its keys are less safe than they could be, in a sentence; empty for those in a TPM."""
+        ...
+
+    def put(self, name: str, key: Secret) -> None:
+        """Bring in a key of 16 to 64 bytes, or put it in an older one's place.
+
+        A power cut leaves the older key or this one.
 
         Raises:
             KeyStoreError: the name or the key cannot be used, or the store cannot be written.
         """
         ...
 
+    def create(self, name: str) -> None:
+        """Make a random key of 32 bytes that nobody ever sees, as `put`.
+
+        Raises:
+            KeyStoreError: the name cannot be used, or the store cannot be written.
+        """
+        ...
+
+    def sign(self, name: str, data: bytes) -> bytes:
+        """HMAC-SHA256 of `data` under the key `name`, 32 bytes.
+
+        Raises:
+            KeyMissing: there is no such key.
+            KeyStoreUnavailable: the store does not answer now.
+            KeyStoreError: the key cannot be used.
+        """
+        ...
+
     def names(self) -> list[str]:
-        """The names of all keys, sorted."""
+        """The names of all keys, sorted.
+
+        Raises:
+            KeyStoreError: the store cannot be read.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget a key, for good when this returns.
+
+        Raises:
+            KeyMissing: there is no such key.
+            KeyStoreError: the store cannot be written.
+        """
+        ...
+
+    def seal(self, secret: Secret) -> bytes:
+        """At most 64 bytes in a form that only this store opens, for whoever keeps them.
+
+        Raises:
+            KeyStoreUnavailable: the store does not answer now.
+        """
+        ...
+
+    def unseal(self, sealed: bytes) -> Secret:
+        """What was sealed.
+
+        Raises:
+            KeyStoreUnavailable: the store does not answer now.
+            KeyStoreError: this is not as it was sealed, another store sealed it, or the box is not as it was.
+        """
+        ...
+
+    def check(self) -> None:
+        """Find out whether the store can be used; cheap enough for every minute.
+
+        Raises:
+            KeyStoreError: it cannot, and why.
+        """
+        ...
+
+    def wipe(self) -> None:
+        """Destroy all keys, and what opens what was sealed. If it is cut short, the next call ends it.
+
+        Raises:
+            KeyStoreError: something may be left; the text says what.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the store. Nothing may be called after it."""
         ...
 
 
-class Secret:
-    """A key in the open, for code that computes with it. It is not printed, logged, compared, copied or pickled."""
+class Attester(Protocol):
+    """Proves to a provisioning service which TPM this is, and takes a key that only this TPM can open.
 
-    __slots__ = ("_key",)
+    Source: Azure Device Provisioning Service, TPM attestation; TPM 2.0 Library part 3, sections 12.5 and 13.3.
+    """
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def endorsement_key(self) -> bytes:
+        """The public part of the key that names this TPM, a marshalled TPM2B_PUBLIC.
 
-    def reveal(self) -> bytes:
-        """The key itself: hand it to the cipher and to nobody else."""
-        return self._key
+        Raises:
+            KeyStoreError: the TPM does not give it.
+        """
+        ...
 
-    def __repr__(self) -> str:
-        return f"Secret({len(self._key)} bytes)"
+    def storage_root_key(self) -> bytes:
+        """The public part of the key that this store's keys are wrapped with, likewise.
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not for pickling or copying")
+        Raises:
+            KeyStoreError: the TPM does not give it.
+        """
+        ...
+
+    def import_challenge(self, name: str, challenge: bytes) -> None:
+        """Take the key in a service's `authenticationKey` as the key `name`, as `KeyStore.put`.
+
+        Raises:
+            KeyStoreError: it was made for another TPM, or has been changed on its way.
+        """
+        ...
 
 
 class PayloadKeyStore(Protocol):

@@ -10,11 +10,9 @@ connects again), so before the token ends the session lets what is in flight be 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import importlib
 import ssl
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -25,19 +23,26 @@ import structlog
 
 from edge_gateway.clock import NS_PER_S, Clock
 from edge_gateway.config.model import DeliverySettings, IotHubUplink
-from edge_gateway.errors import CommandInvalid, ConfigError, KeyStoreError, UplinkLost, UplinkRefused
+from edge_gateway.errors import (
+    CommandInvalid,
+    ConfigError,
+    KeyStoreError,
+    KeyStoreUnavailable,
+    UplinkLost,
+    UplinkRefused,
+)
 from edge_gateway.keystore import KeyStore
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session
 from edge_gateway.uplink.commands import HTTP_STATUS, describe_result, parse_command
+from edge_gateway.uplink.hub_commands import COMMAND_METHOD
+from edge_gateway.uplink.merge_patch import merge_patch
 from edge_gateway.uplink.paho_losses import mend_paho
+from edge_gateway.uplink.sas import sas_token
 from edge_gateway.uplink.tls import connection_error
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
-
-COMMAND_METHOD: Final = "command"
-"""The direct method that carries a command; see `uplink.commands` for its payload."""
 
 _RENEW_BEFORE_S: Final = 150.0
 """The SDK starts to renew on its own 120 s before a token's end; be earlier."""
@@ -49,31 +54,11 @@ _FAREWELL_S: Final = 1.0
 """How long a silent hub may hold up the closing of a session."""
 
 
-def sas_token(key_store: KeyStore, key: str, resource: str, expiry_s: int) -> str:
-    """A shared access signature, signed by the key store.
-
-    Args:
-        key_store: holds the device's symmetric key.
-        key: its name there.
-        resource: `{host}/devices/{device}`.
-        expiry_s: seconds since 1970-01-01T00:00:00Z.
-
-    Raises:
-        KeyStoreError: the key is missing or cannot be used.
-
-    Source: https://learn.microsoft.com/azure/iot-hub/iot-hub-dev-guide-sas#sas-token-structure
-    """
-    encoded = urllib.parse.quote(resource, safe="")
-    signature = key_store.sign(key, f"{encoded}\n{expiry_s}".encode())
-    text = urllib.parse.quote(base64.b64encode(signature), safe="")
-    return f"SharedAccessSignature sr={encoded}&sig={text}&se={expiry_s}"
-
-
 class IotHub:
     """`Uplink` to Azure IoT Hub.
 
     Args:
-        settings: host, device and key name.
+        settings: host and device, and the name of the key, or the files of the certificate.
         delivery: keep-alive and time-outs.
         key_store: signs the tokens.
         clock: tokens end at a wall time.
@@ -111,32 +96,16 @@ class IotHub:
             await asyncio.to_thread(importlib.import_module, "azure.iot.device.aio")
             mend_paho()
         from azure.iot.device import exceptions
-        from azure.iot.device.aio import IoTHubDeviceClient
 
-        resource = f"{self._settings.host_name}/devices/{self._settings.device_id}"
-        expiry_s = self._clock.now_ns() // NS_PER_S + self._settings.token_lifetime_s
-        try:
-            token = sas_token(self._key_store, self._settings.key, resource, expiry_s)
-        except KeyStoreError as error:
-            # Not the end of the gateway: what the links bring is kept until somebody imports the key.
-            raise UplinkRefused(error.what, where=error.where, remedy=error.remedy) from error
-        try:
-            client = IoTHubDeviceClient.create_from_sastoken(
-                token,
-                server_verification_cert=self._trusted_pem,
-                keep_alive=self._delivery.keep_alive_s,
-                auto_connect=False,
-                connection_retry=False,
-            )
-        except ValueError as error:
-            raise UplinkRefused(
-                "the device SDK does not take the token",
-                where=self.endpoint,
-                remedy="Check host_name, device_id, and this box's clock",
-            ) from error
+        client = await self._client()
         client.on_background_exception = _note_background_exception
+        # A session that proves itself by certificate has no end.
+        renew_after_s = self._settings.token_lifetime_s - _RENEW_BEFORE_S
         session = _HubSession(
-            client, downlink, self.endpoint, renew_after_s=self._settings.token_lifetime_s - _RENEW_BEFORE_S
+            client,
+            downlink,
+            self.endpoint,
+            renew_after_s=renew_after_s if self._settings.certificate_file is None else None,
         )
         client.on_connection_state_change = session.on_connection_state_change
         try:
@@ -160,11 +129,51 @@ class IotHub:
                 async with asyncio.timeout(_FAREWELL_S):
                     await _uncancelled(client.shutdown())
 
+    async def _client(self) -> Any:
+        """A client of the SDK that has not connected yet."""
+        from azure.iot.device import X509
+        from azure.iot.device.aio import IoTHubDeviceClient
+
+        settings = self._settings
+        options: dict[str, Any] = {
+            "server_verification_cert": self._trusted_pem,
+            "keep_alive": self._delivery.keep_alive_s,
+            "auto_connect": False,
+            "connection_retry": False,
+        }
+        if settings.gateway_host_name is not None:
+            options["gateway_hostname"] = settings.gateway_host_name
+        try:
+            if settings.certificate_file is not None:
+                certificate = X509(str(settings.certificate_file), str(settings.private_key_file))
+                return IoTHubDeviceClient.create_from_x509_certificate(
+                    certificate, settings.host_name, settings.device_id, **options
+                )
+            return IoTHubDeviceClient.create_from_sastoken(await self._token(), **options)
+        except ValueError as error:
+            raise UplinkRefused(
+                "the device SDK does not take the token or certificate",
+                where=self.endpoint,
+                remedy="Check host_name, device_id, and this box's clock",
+            ) from error
+
+    async def _token(self) -> str:
+        resource = f"{self._settings.host_name}/devices/{self._settings.device_id}"
+        expiry_s = self._clock.now_ns() // NS_PER_S + self._settings.token_lifetime_s
+        try:
+            # In a thread, as a TPM takes its time.
+            return await asyncio.to_thread(sas_token, self._key_store, self._settings.key, resource, expiry_s)
+        except KeyStoreUnavailable as error:
+            raise UplinkLost(error.what, where=error.where, remedy=error.remedy) from error
+        except KeyStoreError as error:
+            # Not the end of the gateway: what the links bring is kept until somebody imports the key.
+            raise UplinkRefused(error.what, where=error.where, remedy=error.remedy) from error
+
 
 class _HubSession:
     """One connection to the hub."""
 
-    def __init__(self, client: Any, downlink: Downlink, endpoint: str, *, renew_after_s: float) -> None:
+    def __init__(self, client: Any, downlink: Downlink, endpoint: str, *, renew_after_s: float | None) -> None:
         self._client = client
         self._downlink = downlink
         self._endpoint = endpoint
@@ -242,6 +251,8 @@ class _HubSession:
         raise UplinkLost("the hub closed the connection, or it broke", where=self._endpoint)
 
     async def _renew(self) -> None:
+        if self._renew_after_s is None:
+            return
         await asyncio.sleep(self._renew_after_s)
         self._renewing = True
         while self._in_flight:
@@ -270,7 +281,7 @@ class _HubSession:
         reported = {key: value for key, value in self._reported_before.items() if key in self._downlink.reported()}
         while True:
             latest = dict(self._downlink.reported())
-            patch = _merge_patch(reported, latest)
+            patch = merge_patch(reported, latest)
             if patch:
                 try:
                     await _uncancelled(self._client.patch_twin_reported_properties(patch))
@@ -338,20 +349,6 @@ async def _uncancelled(call: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.ensure_future(call)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask how it ended
     return await asyncio.shield(task)
-
-
-def _merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes `before` into `after` when merged into it (RFC 7396): what is gone has to be said, as null."""
-    patch: dict[str, Any] = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        old = before.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            inner = _merge_patch(old, value)
-            if inner:
-                patch[key] = inner
-        elif old != value:
-            patch[key] = value
-    return patch
 
 
 def _note_background_exception(error: Exception) -> None:

@@ -23,7 +23,8 @@ from edge_gateway.buffer import sealing
 from edge_gateway.buffer.sealing import MOST_PAYLOAD_BYTES, OVERHEAD_BYTES, Sealer, key_id_of
 from edge_gateway.errors import KeyStoreError, PayloadDamaged
 from edge_gateway.keystore import Secret
-from edge_gateway.keystore.data_keys import SoftwareDataKeys
+from edge_gateway.keystore.data_keys import SealedDataKeys
+from edge_gateway.keystore.software import SoftwareKeyStore
 from tests.log_events import log_events
 
 PLAIN, ZSTD = 1, 2
@@ -115,10 +116,11 @@ def test_what_was_sealed_opens(payload: bytes, context: bytes) -> None:
 def test_a_restart_reads_what_was_sealed_with_keys_in_files(tmp_path: Path) -> None:
     """The whole way, with keys on a disk: another process with the same directory opens what the first has sealed."""
     payload = readings(20)
-    sealed = Sealer(SoftwareDataKeys(tmp_path / "data-keys")).seal(payload, CONTEXT)
-    assert Sealer(SoftwareDataKeys(tmp_path / "data-keys")).open(sealed, CONTEXT) == payload
+    store = SoftwareKeyStore(tmp_path / "keys")
+    sealed = Sealer(SealedDataKeys(tmp_path / "data-keys", store)).seal(payload, CONTEXT)
+    assert Sealer(SealedDataKeys(tmp_path / "data-keys", store)).open(sealed, CONTEXT) == payload
     with pytest.raises(KeyStoreError, match=r"data key 1 in .*there is no such key"):
-        Sealer(SoftwareDataKeys(tmp_path / "other")).open(sealed, CONTEXT)
+        Sealer(SealedDataKeys(tmp_path / "other", store)).open(sealed, CONTEXT)
 
 
 def opened_by_hand(key: bytes, sealed: bytes, context: bytes) -> bytes:

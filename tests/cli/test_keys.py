@@ -98,3 +98,36 @@ def test_check_says_which_keys_are_missing(config: Path) -> None:
     ]
     run(config, "keys", "import", "kitchen", "--payload", given=KEY.hex())
     assert orjson.loads(run(config, "check", "--json").output)["notes"] == []
+
+
+def test_a_key_can_be_made_here(config: Path) -> None:
+    """Nobody sees it; one that is there is not replaced by it."""
+    assert run(config, "keys", "create", "signer").output == "key 'signer' is made\n"
+    signature = key_store(load_config(config)).sign("signer", b"x")
+    again = run(config, "keys", "create", "signer")
+    assert "key 'signer': is there already, and would be lost. Choose another name" in shown(again)
+    assert key_store(load_config(config)).sign("signer", b"x") == signature
+
+
+def test_status_tells_where_keys_are_and_how_safe(config: Path) -> None:
+    """The kind of store, its weakness, how many keys of each sort; for people and for programs."""
+    run(config, "keys", "create", "signer")
+    run(config, "keys", "import", "kitchen", "--payload", given=KEY.hex())
+    answer = orjson.loads(run(config, "keys", "status", "--json").output)
+    assert "lies beside them" in answer.pop("weakness")
+    assert answer == {"kind": "software", "identity_keys": 1, "payload_keys": 1, "fault": ""}
+    lines = run(config, "keys", "status").output.splitlines()
+    assert lines[0] == "kind          software"
+    assert lines[1].startswith("weakness      Keys are in files")
+    assert lines[2:] == ["identity keys 1", "payload keys  1"]
+
+
+def test_status_tells_what_is_wrong(config: Path) -> None:
+    """The fault with its remedy, and an exit code that a script sees."""
+    run(config, "keys", "create", "signer")
+    keys = load_config(config).gateway.data_directory / "keys"
+    (keys / "wrapping-key").unlink()
+    result = run(config, "keys", "status", "--json")
+    assert result.exit_code == 1
+    assert "wrapping-key: the wrapping key is missing" in orjson.loads(result.output)["fault"]
+    assert "fault         " in run(config, "keys", "status").output

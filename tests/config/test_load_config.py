@@ -52,7 +52,7 @@ def refusal(document: dict[str, Any]) -> str:
         (("links",), REMOVED, '`links` is missing; [{"name": "boiler-room", '),
         ((*PORT,), REMOVED, '`links[0].port` is missing; {"path": "/dev/serial/by-id/'),
         ((*LINK, "profile"), REMOVED, '`links[0].profile` is missing; "reference-climate" would do'),
-        (("uplink",), REMOVED, '`uplink` is missing; {"kind": "iot-hub", '),
+        (("uplink",), REMOVED, '`uplink` is missing; {"kind": "iot-hub"} would do'),
         (("uplink", "host"), REMOVED, '`uplink.host` is missing; "broker.example.com" would do'),
         (("uplink", "kind"), REMOVED, "`uplink.kind` is missing; `iot-hub` or `mqtt` would do"),
         (FRAMING, {"kind": "fixed"}, "`links[0].framing.frame_bytes` is missing; 9 would do"),
@@ -120,6 +120,8 @@ def refusal(document: dict[str, Any]) -> str:
         ((*RULE, "clear_below"), 31, "`rules[0]`: clear_below (31) is above raise_above (30); 30 or less would do"),
         (("uplink", "password_file"), "p", "`uplink`: `password_file` needs a `username`: MQTT 3.1.1 has no password"),
         (("uplink", "private_key_file"), "k", "`uplink`: `private_key_file` needs a `certificate_file`, the certific"),
+        (("key_store",), {"kind": "tpm", "tcti": "lib.so"}, '`key_store.tcti` is "lib.so": not a way to a TPM; device'),
+        (("key_store",), {"tcti": "swtpm:"}, "`key_store`: `tcti` means nothing with kind: software; leave it out, "),
     ],
 )
 def test_a_mistake_is_told_with_its_key_its_value_and_what_would_do(
@@ -208,6 +210,7 @@ def test_defaults_are_those_of_a_real_box() -> None:
     assert config.buffer.max_disk_bytes == 1 << 30
     assert config.buffer.max_message_age_s == 1.0
     assert config.delivery.in_flight == 8
+    assert config.key_store.kind == "software"
 
 
 def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +225,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
         first | {"name": "e", "devices": []},
     ]
     document["uplink"] |= {"ca_file": "ca.pem", "certificate_file": "/pki/c.pem", "private_key_file": "k.pem"}
+    document["key_store"] = {"wrapping_key_file": "stick/key"}
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(document))
     monkeypatch.chdir(tmp_path)
     config = load_config(Path("g.yaml"))
@@ -248,6 +252,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert config.uplink.certificate_file == Path("/pki/c.pem")
     assert config.uplink.private_key_file == tmp_path / "k.pem"
     assert config.uplink.password_file is None
+    assert config.key_store.wrapping_key_file == tmp_path / "stick/key"
 
 
 # --- the file ------------------------------------------------------------------------------------------------------

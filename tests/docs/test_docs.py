@@ -82,7 +82,7 @@ def test_commands_run(command: str, tmp_path: Path) -> None:
     assert done.stdout
 
 
-GROUPS = ("keys", "hub", "profiles", "buffer", "ledger", "quarantine")
+GROUPS = ("keys", "provision", "hub", "profiles", "buffer", "ledger", "quarantine")
 """Commands with commands of their own."""
 
 

@@ -12,13 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.errors import KeyStoreError
-from edge_gateway.keystore import DATA_KEY_BYTES, DataKeys
-from edge_gateway.keystore.data_keys import SoftwareDataKeys
+from edge_gateway.keystore import DATA_KEY_BYTES, DataKeys, Secret
+from edge_gateway.keystore.data_keys import SealedDataKeys
+from edge_gateway.keystore.software import SoftwareKeyStore
 
 OpenKeys = Callable[[Path], DataKeys]
 
+
+def open_software(directory: Path) -> SealedDataKeys:
+    store = SoftwareKeyStore(directory.parent / "store" / "keys")
+    store.seal(Secret(b"makes the wrapping key"))
+    return SealedDataKeys(directory, store)
+
+
 BACKENDS: dict[str, OpenKeys] = {
-    "software": lambda directory: SoftwareDataKeys(directory / "data-keys"),
+    "software": lambda directory: open_software(directory / "data-keys"),
 }
 """Each makes a store on a directory; twice on the same directory is the same store after a restart."""
 
@@ -157,7 +165,7 @@ def test_files_are_the_owners_alone(directory: Path) -> None:
     """Mode 0600 in a directory of mode 0700, whatever the process would let others do."""
     before = os.umask(0)
     try:
-        SoftwareDataKeys(directory).create()
+        open_software(directory).create()
     finally:
         os.umask(before)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -166,7 +174,7 @@ def test_files_are_the_owners_alone(directory: Path) -> None:
 
 def test_a_key_that_others_can_read_is_not_opened(directory: Path) -> None:
     """It stays listed, the error says what to do, and a new key can be made beside it."""
-    keys = SoftwareDataKeys(directory)
+    keys = open_software(directory)
     keys.create()
     (directory / "1.key").chmod(0o644)
     with pytest.raises(KeyStoreError, match=r"1.key: can be read by others \(mode 0644\). chmod go-rwx"):
@@ -177,10 +185,10 @@ def test_a_key_that_others_can_read_is_not_opened(directory: Path) -> None:
 
 def test_a_file_cut_short_is_no_key(directory: Path) -> None:
     """What a person broke is found when it is opened, and not by a cipher later."""
-    keys = SoftwareDataKeys(directory)
+    keys = open_software(directory)
     keys.create()
     (directory / "1.key").write_bytes(bytes(9))
-    with pytest.raises(KeyStoreError, match=r"key '1': a key of 9 bytes cannot be used. Give 32 bytes"):
+    with pytest.raises(KeyStoreError, match=r"1.key: is no sealed key. Bring file and key store back"):
         keys.open(1)
     assert keys.ids() == [1]
 
@@ -188,7 +196,7 @@ def test_a_file_cut_short_is_no_key(directory: Path) -> None:
 @pytest.mark.parametrize("name", ["old", "007", "0", "-1", "1.5", "٣", "9" * 10])
 def test_other_files_are_not_ours(directory: Path, name: str) -> None:
     """What is called like none of our keys is neither listed nor counted on from."""
-    keys = SoftwareDataKeys(directory)
+    keys = open_software(directory)
     keys.create()
     (directory / f"{name}.key").write_bytes(bytes(32))
     assert keys.ids() == [1]
@@ -197,31 +205,43 @@ def test_other_files_are_not_ours(directory: Path, name: str) -> None:
 
 def test_a_key_is_on_disk_when_create_returns(directory: Path, watch: SyncWatch) -> None:
     """Its bytes, its name, and the name of a directory that is new, each synced when it was there, in this order."""
-    key_id = SoftwareDataKeys(directory).create()
+    keys = open_software(directory)
+    watch.synced.clear()
+    key_id = keys.create()
     [(aside, key), named, parent] = watch.synced
     assert aside.parent == directory
     assert key == (directory / f"{key_id}.key").read_bytes()
     assert named == (directory, ["1.key"])
-    assert parent == (directory.parent, ["data-keys"])
+    assert parent == (directory.parent, ["data-keys", "store"])
 
 
 def test_a_key_is_off_the_disk_when_destroy_returns(directory: Path, watch: SyncWatch) -> None:
-    """A power cut does not bring it back: its name is gone, or of the highest number the name is all that is left."""
-    keys = SoftwareDataKeys(directory)
+    """It was overwritten, and no power cut brings it back: of the highest number the name is all that is left."""
+    keys = open_software(directory)
     keys.create()
     keys.create()
-    for key_id, left in ((1, {"2.key": 32}), (2, {"2.key": 0})):
+    size_bytes = (directory / "1.key").stat().st_size
+    for key_id, left in ((1, {"2.key": size_bytes}), (2, {"2.key": 0})):
         watch.synced.clear()
         keys.destroy(key_id)
-        assert watch.synced[-1] == (directory, ["2.key"])
+        assert watch.synced[0] == (directory / f"{key_id}.key", bytes(size_bytes))
+        assert (directory, ["2.key"]) in watch.synced
         assert {file.name: file.stat().st_size for file in directory.iterdir()} == left
+
+
+def test_every_directory_made_on_the_way_survives_a_power_cut(tmp_path: Path, watch: SyncWatch) -> None:
+    """Each new name is synced in the directory above it."""
+    SealedDataKeys(tmp_path / "a" / "b" / "keys", SoftwareKeyStore(tmp_path / "store")).create()
+    above = {tmp_path: "a", tmp_path / "a": "b", tmp_path / "a" / "b": "keys"}
+    for directory, name in above.items():
+        assert any(path == directory and name in str(held) for path, held in watch.synced)
 
 
 def test_a_directory_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     """Where a file stands in the way, the error names the path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(KeyStoreError, match=r"1.key: cannot be written: Not a directory. Check the directory's owner"):
-        SoftwareDataKeys(tmp_path / "file" / "keys").create()
+        SealedDataKeys(tmp_path / "file" / "keys", SoftwareKeyStore(tmp_path / "keys")).create()
 
 
 def test_a_disk_that_cannot_sync_says_so(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +253,7 @@ def test_a_disk_that_cannot_sync_says_so(directory: Path, monkeypatch: pytest.Mo
             raise OSError(5, "Input/output error")
         fsync(file)
 
+    keys = open_software(directory)
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(KeyStoreError, match="cannot be synced: Input/output error"):
-        SoftwareDataKeys(directory).create()
+    with pytest.raises(KeyStoreError, match=r"1\.key: cannot be written: Input/output error"):
+        keys.create()

@@ -12,7 +12,8 @@ from edge_gateway.codec import compile_profile, load_profile
 from edge_gateway.config.model import LinkSettings
 from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore.device_keys import LOOK_AGAIN_S, DeviceKeys, key_names, missing_keys, own_keys
-from edge_gateway.keystore.software import SoftwarePayloadKeys
+from edge_gateway.keystore.payload_keys import SealedPayloadKeys
+from edge_gateway.keystore.software import SoftwareKeyStore
 
 KITCHEN, HALL = "a4:c1:38:56:53:84", "a4:c1:38:0e:fd:78"
 KEYS = [bytes([number]) * 16 for number in range(5)]
@@ -22,7 +23,7 @@ def link(**more: Any) -> LinkSettings:
     return LinkSettings.model_validate({"name": "air", "port": {"path": "/dev/x"}, "profile": "bthome-v2", **more})
 
 
-class CountedStore(SoftwarePayloadKeys):
+class CountedStore(SealedPayloadKeys):
     """Counts how often somebody looked."""
 
     looks = 0
@@ -41,7 +42,7 @@ class Plant:
     """A link's keys with a clock that a test turns."""
 
     def __init__(self, directory: Path, settings: LinkSettings) -> None:
-        self.store = CountedStore(directory / "payload-keys")
+        self.store = CountedStore(directory / "payload-keys", SoftwareKeyStore(directory / "keys"))
         self.now_s = 0.0
         self.keys = DeviceKeys(self.store, key_names(settings), lambda: self.now_s, own_keys(settings))
 

@@ -17,13 +17,14 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from edge_gateway.assembly import PAYLOAD_KEYS_DIRECTORY, check_parts, open_gateway
+from edge_gateway.assembly import KEYS_DIRECTORY, PAYLOAD_KEYS_DIRECTORY, check_parts, open_gateway
 from edge_gateway.buffer.durable import run_inline
 from edge_gateway.codec import compile_profile, load_profile
 from edge_gateway.codec.payload_keys import same_payload_keys
 from edge_gateway.config.load import parse_config
 from edge_gateway.framing.slip import SlipFramer
-from edge_gateway.keystore.software import SoftwarePayloadKeys
+from edge_gateway.keystore.payload_keys import SealedPayloadKeys
+from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.records import Message
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.sensor_line import MemoryLine
@@ -153,7 +154,8 @@ def frames(directory: Path, counters: range, *, key: bytes = KEY, uptime_ms: int
 
 
 def keep_key(directory: Path) -> None:
-    SoftwarePayloadKeys(directory / "data" / PAYLOAD_KEYS_DIRECTORY).put("kitchen", KEY)
+    store = SoftwareKeyStore(directory / "data" / KEYS_DIRECTORY)
+    SealedPayloadKeys(directory / "data" / PAYLOAD_KEYS_DIRECTORY, store).put("kitchen", KEY)
 
 
 def test_a_sealed_reading_arrives_and_a_recording_of_it_does_not(directory: Path) -> None:

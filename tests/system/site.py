@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from edge_gateway.assembly import KEYS_DIRECTORY
+from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ReceivedMessage, free_loopback_address
 
@@ -175,7 +176,7 @@ async def open_site(
         )
         async with GatewayProcess(config, arguments=arguments, environment=environment) as gateway:
             keys = SoftwareKeyStore(gateway.data_directory / KEYS_DIRECTORY)
-            keys.put("gateway", base64.b64decode(identity.primary_key))
+            keys.put("gateway", Secret(base64.b64decode(identity.primary_key)))
             yield HubSite(directory, bank, gateway, receiver, hub, network)
 
 

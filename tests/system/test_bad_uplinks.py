@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_gateway.assembly import KEYS_DIRECTORY
+from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.testbench import LocalAuthority
 
@@ -40,11 +41,11 @@ async def test_a_hub_that_refuses_the_key(tmp_path: Path, authority: LocalAuthor
     """The remedy names the key, and the right one, imported while the gateway runs, is enough."""
     async with open_site(tmp_path, authority, sensors=SENSORS) as site:
         keys = SoftwareKeyStore(site.gateway.data_directory / KEYS_DIRECTORY)
-        keys.put("gateway", b"0123456789abcdef")
+        keys.put("gateway", Secret(b"0123456789abcdef"))
         await site.gateway.start_reading()
         await told(site, "the hub refuses this device or its key. Check device_id", refused=True)
         assert site.hub.statistics.connections == 0
-        keys.put("gateway", base64.b64decode(site.hub.identity(GATEWAY).primary_key))
+        keys.put("gateway", Secret(base64.b64decode(site.hub.identity(GATEWAY).primary_key)))
         await ends_well(site)
 
 
@@ -55,7 +56,7 @@ async def test_a_key_that_is_not_there(tmp_path: Path, authority: LocalAuthority
         await site.gateway.start_reading()
         await told(site, "there is no such key. Import it: edge-gateway keys import gateway", refused=True)
         keys = SoftwareKeyStore(site.gateway.data_directory / KEYS_DIRECTORY)
-        keys.put("gateway", base64.b64decode(site.hub.identity(GATEWAY).primary_key))
+        keys.put("gateway", Secret(base64.b64decode(site.hub.identity(GATEWAY).primary_key)))
         await ends_well(site)
 
 

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from edge_gateway.assembly import KEYS_DIRECTORY
+from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.records import Value
 from edge_gateway.testbench import LocalAuthority, LocalHub, free_loopback_address
@@ -49,7 +50,7 @@ async def test_a_microcontroller_is_decoded_and_commanded(tmp_path: Path) -> Non
             )
             async with GatewayProcess(config) as gateway:
                 keys = SoftwareKeyStore(gateway.data_directory / KEYS_DIRECTORY)
-                keys.put("gateway", base64.b64decode(identity.primary_key))
+                keys.put("gateway", Secret(base64.b64decode(identity.primary_key)))
                 await gateway.start_reading()
 
                 def modes() -> list[str]:

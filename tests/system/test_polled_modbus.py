@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from edge_gateway.assembly import KEYS_DIRECTORY
+from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.records import Value
 from edge_gateway.testbench import LocalAuthority, LocalHub, ReceivedMessage, free_loopback_address
@@ -96,7 +97,7 @@ async def polled_site(
         )
         async with GatewayProcess(config) as gateway:
             keys = SoftwareKeyStore(gateway.data_directory / KEYS_DIRECTORY)
-            keys.put("gateway", base64.b64decode(identity.primary_key))
+            keys.put("gateway", Secret(base64.b64decode(identity.primary_key)))
             await gateway.start_reading()
             await gateway.event("uplink.connected")
             yield PolledSite(bus, gateway, hub, received)

@@ -11,6 +11,7 @@ import itertools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +22,7 @@ import pytest
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.model import DeliverySettings, IotHubUplink, MqttUplink
 from edge_gateway.errors import UplinkError
-from edge_gateway.keystore.software import SoftwareKeyStore
+from edge_gateway.keystore import Secret
 from edge_gateway.records import Command, CommandResult, Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, free_loopback_address
 from edge_gateway.testbench.broker import MosquittoBroker, find_mosquitto
@@ -37,8 +38,13 @@ from edge_gateway.testbench.cloud.mqtt.packets import (
     Subscription,
 )
 from edge_gateway.uplink import Downlink, Uplink
+from edge_gateway.uplink.hub_commands import HubCommands
+from edge_gateway.uplink.hub_device import HubDevice
 from edge_gateway.uplink.iot_hub import IotHub
 from edge_gateway.uplink.mqtt import MqttBroker
+from edge_gateway.uplink.tls import client_context
+
+from .memory_keys import MemoryKeys
 
 GATEWAY = "gw-17"
 PASSWORD = "correct horse"  # of a broker that lives as long as a test
@@ -138,11 +144,11 @@ class HubFarSide(FarSide):
     def __init__(self, hub: LocalHub, proxy: FaultProxy, authority: LocalAuthority, directory: Path) -> None:
         self.hub = hub
         self.proxy = proxy
-        self.keys = SoftwareKeyStore(directory / "keys")
+        self.keys = MemoryKeys()
         self.ca_file = directory / "hub-ca.pem"
         self.ca_file.write_text(authority.ca_pem)
-        self.keys.put("right", base64.b64decode(hub.add_device(GATEWAY).primary_key))
-        self.keys.put("wrong", bytes(32))
+        self.keys.put("right", Secret(base64.b64decode(hub.add_device(GATEWAY).primary_key)))
+        self.keys.put("wrong", Secret(bytes(32)))
 
     def uplink(
         self,
@@ -152,7 +158,7 @@ class HubFarSide(FarSide):
         ca_file: Path | None = None,
         host: str | None = None,
         token_lifetime_s: int = 3600,
-    ) -> IotHub:
+    ) -> Uplink:
         settings = IotHubUplink(
             host_name=host or self.hub.host_name,
             device_id=GATEWAY,
@@ -177,13 +183,66 @@ class HubFarSide(FarSide):
 async def hub_far_side(
     authority: LocalAuthority, directory: Path, *, clock: Clock | None = None
 ) -> AsyncIterator[HubFarSide]:
+    async with _hub_and_proxy(clock, authority) as (hub, proxy):
+        yield HubFarSide(hub, proxy, authority, directory)
+
+
+@asynccontextmanager
+async def _hub_and_proxy(clock: Clock | None, authority: LocalAuthority) -> AsyncIterator[tuple[LocalHub, FaultProxy]]:
     rng = random.Random()  # not seeded: several runs may share the machine
     near, far = free_loopback_address(rng), free_loopback_address(rng)
     async with (
         LocalHub(authority=authority, address=far, host_name=near, clock=clock, rng=random.Random(1)) as hub,
         FaultProxy(hub.address, hub.port, near, hub.port) as proxy,
     ):
-        yield HubFarSide(hub, proxy, authority, directory)
+        yield hub, proxy
+
+
+class HubDeviceFarSide(HubFarSide):
+    """`LocalHub`, and the gateway without the device SDK."""
+
+    def __init__(self, hub: LocalHub, proxy: FaultProxy, authority: LocalAuthority, directory: Path) -> None:
+        super().__init__(hub, proxy, authority, directory)
+        self.threads = ThreadPoolExecutor(4, thread_name_prefix="hub-devices")
+
+    def uplink(
+        self,
+        *,
+        delivery: DeliverySettings = QUICK,
+        right_key: bool = True,
+        ca_file: Path | None = None,
+        host: str | None = None,
+        token_lifetime_s: int = 3600,
+        key: str | None = None,
+        commands: HubCommands | None = None,
+        report_every_s: float = 0.02,
+    ) -> HubDevice:
+        return HubDevice(
+            host or self.hub.host_name,
+            GATEWAY,
+            key or ("right" if right_key else "wrong"),
+            delivery,
+            key_store=self.keys,
+            clock=SystemClock(),
+            rng=random.Random(5),
+            tls=client_context(ca_file or self.ca_file, None, None),
+            threads=self.threads,
+            commands=commands,
+            token_lifetime_s=token_lifetime_s,
+            report_every_s=report_every_s,
+        )
+
+
+@asynccontextmanager
+async def hub_device_far_side(
+    authority: LocalAuthority, directory: Path, *, clock: Clock | None = None
+) -> AsyncIterator[HubDeviceFarSide]:
+    async with _hub_and_proxy(clock, authority) as (hub, proxy):
+        far_side = HubDeviceFarSide(hub, proxy, authority, directory)
+        try:
+            yield far_side
+        finally:
+            far_side.threads.shutdown(wait=False)
 
 
 class BrokerFarSide(FarSide):
@@ -303,5 +362,6 @@ async def broker_far_side(authority: LocalAuthority, directory: Path) -> AsyncIt
 
 FAR_SIDES: dict[str, Callable[[LocalAuthority, Path], AbstractAsyncContextManager[FarSide]]] = {
     "iot-hub": hub_far_side,
+    "hub-device": hub_device_far_side,
     "mqtt": broker_far_side,
 }

@@ -7,7 +7,6 @@ and the gateway's process are gone however the bench is left.
 from __future__ import annotations
 
 import asyncio
-import base64
 import random
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from edge_gateway.config.model import (
     ThresholdRule,
 )
 from edge_gateway.errors import BenchError
+from edge_gateway.keystore import Secret
 from edge_gateway.records import Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address
 from edge_gateway.testbench.bench_store import open_bench_store
@@ -124,7 +124,7 @@ class DemoBench:
         config_file = directory / "gateway.yaml"
         config_file.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False))
         identity = self.hub.add_device(_GATEWAY)
-        key_store(config).put("gateway", base64.b64decode(identity.primary_key))
+        key_store(config).put("gateway", Secret.from_base64(identity.primary_key.encode()))
         self._data_directory = config.gateway.data_directory
 
         self.gateway = GatewayProcess(config_file, self._data_directory, directory / "gateway.log")

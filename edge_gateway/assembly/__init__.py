@@ -1,0 +1,187 @@
+"""From a configuration to a gateway: makes every part and hands it what it needs.
+
+The rooms know nothing of each other and nothing of the configuration as a whole; this is where the two meet.
+`check_parts` does all of it that needs no port, no hub and no disk.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from edge_gateway.assembly.buffer import BUFFER_FILE, RESERVE_FILE, make_data_directory, open_buffer, open_store
+from edge_gateway.assembly.keys import (
+    DATA_KEYS_DIRECTORY,
+    KEYS_DIRECTORY,
+    PAYLOAD_KEYS_DIRECTORY,
+    key_store,
+    payload_key_store,
+)
+from edge_gateway.assembly.links import check_link, make_link, make_transport
+from edge_gateway.assembly.uplinks import make_uplink
+from edge_gateway.buffer.durable import Offload
+from edge_gateway.buffer.worker import Worker
+from edge_gateway.clock import Clock
+from edge_gateway.codec import Codec, Profile, compile_profile, load_profile
+from edge_gateway.config.model import GatewayConfig, LinkSettings
+from edge_gateway.durable_file import replace_durably
+from edge_gateway.errors import CommandInvalid, ConfigError
+from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.watch import KeyStoreWatch
+from edge_gateway.pipeline import Gateway
+from edge_gateway.replay_ledger import ReplayLedger
+from edge_gateway.rules.rule_set import RuleSet, Vocabulary
+from edge_gateway.transport import Transport
+from edge_gateway.transport.capture import CaptureWriter, Capturing
+from edge_gateway.uplink import Uplink
+
+__all__ = [
+    "BUFFER_FILE",
+    "DATA_KEYS_DIRECTORY",
+    "KEYS_DIRECTORY",
+    "PAYLOAD_KEYS_DIRECTORY",
+    "RESERVE_FILE",
+    "Parts",
+    "check_parts",
+    "key_store",
+    "make_data_directory",
+    "open_buffer",
+    "open_gateway",
+    "open_store",
+    "payload_key_store",
+]
+
+_log = structlog.get_logger()
+
+COUNTERS_FILE: Final = "counters.json"
+DESIRED_FILE: Final = "desired.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a configuration declares, loaded and compiled, before anything is opened."""
+
+    config: GatewayConfig
+    codecs: dict[str, Codec]
+    """By the profile's name or path as the links give it."""
+    keys: KeyStore
+    """Not opened yet."""
+    uplink: Uplink
+
+
+def check_parts(config: GatewayConfig, *, clock: Clock) -> Parts:
+    """Load profiles, compile them, and try everything in the configuration that can be tried without opening anything.
+
+    Raises:
+        ConfigError: a setting contradicts another, or names what does not exist.
+        ProfileError: a profile is wrong.
+    """
+    codecs = {
+        name: compile_profile(load_profile(name, config.gateway.profile_directories))
+        for name in {link.profile for link in config.links}
+    }
+    for link in config.links:
+        check_link(link, codecs[link.profile])
+    RuleSet(config.rules, _vocabulary(codecs.values()))
+    for rule in config.rules:
+        codec = next(each for each in codecs.values() if each.profile.name == rule.profile)
+        for command in (rule.on_raise, rule.on_clear):
+            if command is not None:
+                try:
+                    codec.encode_command(command.name, command.arguments, 0)
+                except CommandInvalid as error:
+                    raise ConfigError(str(error), where=f"rules: {rule.name}") from error
+    keys = key_store(config)
+    return Parts(config, codecs, keys, make_uplink(config, keys, clock))
+
+
+@asynccontextmanager
+async def open_gateway(
+    parts: Parts,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    capture: Path | None = None,
+    make_transport: Callable[[LinkSettings, Profile], Transport] = make_transport,
+    uplink: Uplink | None = None,
+    offload: Offload | None = None,
+) -> AsyncIterator[Gateway]:
+    """Open the store and make a gateway that is ready to run; leaving closes the store.
+
+    Args:
+        parts: from `check_parts`.
+        clock: stamps readings.
+        rng: jitter and ids.
+        capture: a file to record what the links read.
+        make_transport: makes a link's transport other than the configured one; for a bench without ports.
+        uplink: used instead of the configured one; for a bench without a hub.
+        offload: where blocking calls of the store and the key store run; a thread for each of the two if left out.
+
+    Raises:
+        ConfigError: the data directory cannot be used.
+        BufferInUse: another gateway runs on it.
+        BufferUnavailable: the store cannot be opened.
+        TransportError: the capture file cannot be written.
+    """
+    config = parts.config
+    directory = config.gateway.data_directory
+    make_data_directory(directory)
+    desired_file = directory / DESIRED_FILE
+    rules = RuleSet(
+        config.rules,
+        _vocabulary(parts.codecs.values()),
+        desired=_load_desired(desired_file),
+        save_desired=lambda desired: replace_durably(desired_file, orjson.dumps({"rules": desired})),
+    )
+    with ExitStack() as resources:
+        writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
+        keys = KeyStoreWatch(parts.keys, offload or resources.enter_context(Worker("keys")))
+        if offload is None:
+            offload = resources.enter_context(Worker("buffer"))
+        ledger = ReplayLedger(directory / COUNTERS_FILE, offload)
+        payload_keys = payload_key_store(config, parts.keys)
+        links = []
+        for link in config.links:
+            codec = parts.codecs[link.profile]
+            transport = make_transport(link, codec.profile)
+            if writer is not None:
+                transport = Capturing(transport, writer)
+            links.append(make_link(link, codec, payload_keys, transport, ledger))
+        async with open_buffer(config, clock=clock, rng=rng, offload=offload, keys=parts.keys) as buffer:
+            yield Gateway(
+                config.gateway.name,
+                links,
+                rules,
+                buffer=buffer,
+                uplink=uplink or parts.uplink,
+                delivery=config.delivery,
+                buffer_settings=config.buffer,
+                keys=keys,
+                clock=clock,
+                rng=rng,
+            )
+            await ledger.close()
+
+
+def _vocabulary(codecs: Iterable[Codec]) -> dict[str, Vocabulary]:
+    return {codec.profile.name: Vocabulary(codec.value_names, frozenset(codec.profile.commands)) for codec in codecs}
+
+
+def _load_desired(path: Path) -> Sequence[Any] | None:
+    try:
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, orjson.JSONDecodeError) as error:
+        # The hub has the original and sends it again with the next connection.
+        _log.warning("desired.unreadable", path=str(path), error=type(error).__name__)
+        return None
+    rules = document.get("rules") if isinstance(document, dict) else None
+    return rules if isinstance(rules, list) else None

@@ -1,0 +1,173 @@
+"""`KeyStore` and `Attester` on a TPM 2.0: what is done in which order, by the parts beside."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from edge_gateway.errors import ConfigError, KeyStoreError
+from edge_gateway.keystore import Secret
+from edge_gateway.keystore.tpm.boot_policy import BootPolicy
+from edge_gateway.keystore.tpm.key_directory import KeyDirectory
+from edge_gateway.keystore.tpm.public_areas import KeyType
+from edge_gateway.keystore.tpm.tcti import Tcti
+
+_log = structlog.get_logger()
+
+_KEY_BYTES: Final = range(16, 65)
+"""HMAC-SHA256 takes 64 at most; shorter ones than 16 are no keys."""
+_LONGEST_SEALED_BYTES: Final = 64
+_PROBE_BYTES: Final = 32
+
+
+class TpmKeyStore:
+    """`KeyStore` and `Attester` on a TPM 2.0, which the first call that needs it opens. Any thread may call.
+
+    Args:
+        directory: for the wrapped keys; made with mode 0700 when the first is put.
+        tcti: how to reach the TPM, e.g. `device:/dev/tpmrm0` or `swtpm:path=...`.
+        srk: the kind of storage root key to make, where the TPM has none; `rsa` is what Azure's own tools make.
+        endorsement: the kind of endorsement key to make, likewise; Azure's clients send RSA.
+        owner_auth: the TPM's owner password, needed to make either.
+        lockout_auth: the TPM's lockout password, needed to wipe.
+        boot_policy: what is sealed opens only in a box that was started so; None: in this TPM, however it was started.
+        connect: makes the way to the TPM; for tests.
+        sleep: waits for so many seconds, while the TPM is busy.
+        random_bytes: gives so many bytes that nobody can guess.
+
+    Raises:
+        ConfigError: tpm2-pytss is not installed, or the TCTI string is wrong.
+    """
+
+    kind: Final = "tpm"
+    weakness: Final = ""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tcti: str,
+        srk: KeyType = "ecc",
+        endorsement: KeyType = "rsa",
+        owner_auth: Secret | None = None,
+        lockout_auth: Secret | None = None,
+        boot_policy: BootPolicy | None = None,
+        connect: Callable[[Tcti], Any] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._tcti = Tcti.parse(tcti)
+        try:
+            from edge_gateway.keystore.tpm.chip import Chip
+        except ImportError as error:
+            raise ConfigError(
+                f"tpm2-pytss cannot be used: {error}",
+                where="tpm",
+                remedy="On Debian and Ubuntu: apt-get install gcc python3-dev pkg-config libtss2-dev; then "
+                "pip install edge-gateway[tpm]",
+            ) from error
+        self._files = KeyDirectory(directory)
+        self._random_bytes = random_bytes
+        self._chip = Chip(
+            self._tcti,
+            self._files,
+            srk=srk,
+            endorsement=endorsement,
+            owner_auth=owner_auth,
+            lockout_auth=lockout_auth,
+            boot_policy=boot_policy,
+            connect=connect,
+            sleep=sleep,
+        )
+
+    def __repr__(self) -> str:
+        return f"TpmKeyStore({str(self._files.path)!r}, tcti={str(self._tcti)!r})"
+
+    def put(self, name: str, key: Secret) -> None:
+        """See `KeyStore.put`. The key is encrypted on its way to the TPM."""
+        self._files.check_name(name)
+        if len(key) not in _KEY_BYTES:
+            raise KeyStoreError(
+                f"a key of {len(key)} bytes cannot be used", where=f"key {name!r}", remedy="Give 16 to 64 bytes"
+            )
+        self._files.put(self._chip.wrap_key(name, key, probe=self._random_bytes(_PROBE_BYTES)))
+
+    def create(self, name: str) -> None:
+        """See `KeyStore.create`. The key is the TPM's own random bits."""
+        self._files.check_name(name)
+        self._files.put(self._chip.make_key(name))
+
+    def sign(self, name: str, data: bytes) -> bytes:
+        """See `KeyStore.sign`. The TPM vouches for each signature: see `connection`."""
+        return self._chip.sign(self._files.read(name), data)
+
+    def names(self) -> list[str]:
+        """See `KeyStore.names`. Needs no TPM."""
+        return self._files.names()
+
+    def remove(self, name: str) -> None:
+        """See `KeyStore.remove`. Needs no TPM, which cannot take back what somebody has copied: only `wipe` does."""
+        self._files.remove(name)
+
+    def seal(self, secret: Secret) -> bytes:
+        """See `KeyStore.seal`. The secret is encrypted on its way to the TPM."""
+        if not 1 <= len(secret) <= _LONGEST_SEALED_BYTES:
+            raise KeyStoreError(
+                f"a secret of {len(secret)} bytes cannot be sealed",
+                where="secret",
+                remedy=f"Give 1 to {_LONGEST_SEALED_BYTES} bytes",
+            )
+        return self._chip.seal(secret)
+
+    def unseal(self, sealed: bytes) -> Secret:
+        """See `KeyStore.unseal`. The secret is encrypted on its way from the TPM."""
+        return self._chip.unseal(sealed)
+
+    def endorsement_key(self) -> bytes:
+        """See `Attester.endorsement_key`."""
+        return self._chip.endorsement_key()
+
+    def storage_root_key(self) -> bytes:
+        """See `Attester.storage_root_key`."""
+        return self._chip.storage_root_key()
+
+    def import_challenge(self, name: str, challenge: bytes) -> None:
+        """See `Attester.import_challenge`."""
+        self._files.check_name(name)
+        self._files.put(self._chip.take_key(name, challenge))
+
+    def check(self) -> None:
+        """See `KeyStore.check`. The TPM proves that it has the storage root key; then it holds nothing of ours."""
+        self._files.check()
+        self._chip.prove_root()
+
+    def wipe(self) -> None:
+        """See `KeyStore.wipe`. The TPM is cleared, which takes all that anybody has put under its owner.
+
+        While a wipe is not ended, the store does nothing else. If the TPM refuses to be cleared, the files go all the
+        same. If it fails, they go, and the next call ends the wipe.
+        """
+        self._files.begin_wipe()
+        try:
+            refusal = self._chip.clear()
+        except KeyStoreError as error:
+            self._files.delete_all()
+            raise type(error)(
+                f"the key files are gone; copies made before work until the TPM is cleared, which failed: {error.what}",
+                where=error.where,
+                remedy=f"{error.remedy}. Then wipe again: edge-gateway keys wipe",
+            ) from error
+        self._files.delete_all()
+        self._files.end_wipe()
+        _log.warning("keystore.tpm.wiped", tcti=str(self._tcti), cleared=refusal is None)
+        if refusal is not None:
+            raise refusal
+
+    def close(self) -> None:
+        """See `KeyStore.close`."""
+        self._chip.close()

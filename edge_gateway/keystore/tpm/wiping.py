@@ -1,0 +1,52 @@
+"""Making all that this TPM has wrapped worthless, wherever copies of it are.
+
+TPM2_Clear gives the owner's hierarchy a new seed: no storage root key and no wrapped key of before works again, nor
+does what others have put under the owner (keys of other programs, disk keys). To evict the storage root key would
+be no wipe, as the same would be made again.
+
+Source: TPM 2.0 Library part 3, section 24.6.
+"""
+
+from __future__ import annotations
+
+from tpm2_pytss import ESYS_TR, TSS2_Exception
+
+from edge_gateway.errors import KeyStoreError
+from edge_gateway.keystore import Secret
+from edge_gateway.keystore.tpm.connection import Link
+from edge_gateway.keystore.tpm.response_codes import RC_AUTH_FAIL, RC_BAD_AUTH, RC_DISABLED, RC_LOCKOUT, base_code
+
+_REFUSALS = {
+    RC_AUTH_FAIL: "its lockout password is another",
+    RC_BAD_AUTH: "its lockout password is another",
+    RC_DISABLED: "clearing is switched off (TPM2_ClearControl)",
+    RC_LOCKOUT: "its lockout password is locked after a wrong one",
+}
+
+
+def clear(link: Link, lockout_auth: Secret | None) -> KeyStoreError | None:
+    """Clear the TPM; the owner's password is empty afterwards.
+
+    Args:
+        link: the connection; to be dropped afterwards.
+        lockout_auth: the TPM's lockout password; empty if None.
+
+    Returns:
+        Why the TPM refused, if it did.
+    """
+    if lockout_auth is not None:
+        link.esys.tr_set_auth(esys_handle=ESYS_TR.LOCKOUT, auth_value=lockout_auth.reveal())
+    try:
+        link.esys.clear(auth_handle=ESYS_TR.LOCKOUT)
+    except TSS2_Exception as error:
+        refusal = _REFUSALS.get(base_code(int(error.rc)))
+        if refusal is None:
+            raise
+        return KeyStoreError(
+            f"the TPM could not be cleared: {refusal}. The key files are gone; copies made before still work with it",
+            where="TPM",
+            remedy="Clear it in the firmware's setup, or with the lockout password: tpm2_clear -p PASSWORD",
+        )
+    finally:
+        link.esys.tr_set_auth(esys_handle=ESYS_TR.LOCKOUT, auth_value=None)
+    return None

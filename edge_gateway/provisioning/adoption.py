@@ -1,0 +1,152 @@
+"""How the gateway itself gets its identity, by a connection string or by the provisioning service.
+
+Each way ends the same: the key is in the key store and signs, then the identity that names it is written. Where the
+service says no, nothing here has changed, so an older identity goes on working.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from edge_gateway.errors import ConfigError, KeyMissing
+from edge_gateway.keystore import Attester, KeyStore, Secret
+from edge_gateway.provisioning.connection_string import ConnectionString
+from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
+from edge_gateway.provisioning.identities import Identities, Identity
+from edge_gateway.provisioning.symmetric_keys import keep_key, keep_key_off_loop, signing_by, signing_with
+
+CHALLENGE_KEY: Final = "dps-challenge"
+"""In the key store, while a TPM proves itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopter:
+    """Gives the gateway its identity.
+
+    Args:
+        store: gets the key.
+        identities: gets the identity.
+        key: name for the key in the store.
+        replace: whether the gateway may become another device than it is.
+    """
+
+    store: KeyStore
+    identities: Identities
+    key: str
+    replace: bool = False
+
+    def by_connection_string(self, given: ConnectionString) -> Identity:
+        """Become the device of a connection string.
+
+        Raises:
+            ConfigError: the gateway is another device already, or a sensor has this identity.
+            KeyStoreError: the store does not take the key, or signs otherwise.
+        """
+        identity = Identity(
+            "", given.host_name, given.device_id, self.key, "connection-string", given.gateway_host_name
+        )
+        self._check(identity)
+        keep_key(self.store, self.key, given.key)
+        self.identities.put(identity)
+        return identity
+
+    async def by_symmetric_key(self, client: DpsClient, registration_id: str, key: Secret) -> Identity:
+        """Become what the provisioning service says, by the key of an enrolment, or one derived from a group's.
+
+        Raises:
+            ConfigError: the gateway is another device already, or a sensor has this identity.
+            ProvisioningError: the service says no, or nothing.
+            KeyStoreError: the store does not take the key, or signs otherwise.
+        """
+        assigned = await client.register(registration_id, BySymmetricKey(signing_with(key)))
+        identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-symmetric-key")
+        self._check(identity)
+        await keep_key_off_loop(self.store, self.key, key)
+        self.identities.put(identity)
+        return identity
+
+    async def by_certificate(
+        self, client: DpsClient, registration_id: str, certificate_file: Path, private_key_file: Path
+    ) -> Identity:
+        """Become what the provisioning service says, by the certificate in the client's TLS context.
+
+        Raises:
+            ConfigError: the gateway is another device already, or a sensor has this identity.
+            ProvisioningError: the service says no, or nothing.
+        """
+        assigned = await client.register(registration_id, ByCertificate())
+        files = (str(certificate_file.resolve()), str(private_key_file.resolve()))
+        identity = Identity("", assigned.host_name, assigned.device_id, "", "dps-x509", "", *files)
+        self._check(identity)
+        self.identities.put(identity)
+        return identity
+
+    async def by_tpm(self, client: DpsClient, registration_id: str, attester: Attester) -> Identity:
+        """Become what the provisioning service says, by the TPM that also holds the keys.
+
+        Each time the device gets a new key at its hub. If the power fails before it is in the TPM, the gateway cannot
+        connect until this is done again.
+
+        Raises:
+            ConfigError: the gateway is another device already, or a sensor has this identity.
+            ProvisioningError: the service says no, or nothing, or sends no key.
+            KeyStoreError: the TPM does not take a key: it was made for another one.
+        """
+        endorsement_key = await asyncio.to_thread(attester.endorsement_key)
+        storage_root_key = await asyncio.to_thread(attester.storage_root_key)
+        proof = ByTpm(
+            endorsement_key,
+            storage_root_key,
+            partial(attester.import_challenge, CHALLENGE_KEY),
+            signing_by(self.store, CHALLENGE_KEY),
+        )
+        try:
+            assigned = await client.register(registration_id, proof)
+        finally:
+            with contextlib.suppress(KeyMissing):
+                await asyncio.to_thread(self.store.remove, CHALLENGE_KEY)
+        if not assigned.authentication_key:
+            raise ConfigError(
+                "the service sends no key for the TPM",
+                where=registration_id,
+                remedy="Enrol it by its TPM, and not otherwise",
+            )
+        identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-tpm")
+        self._check(identity)
+        await asyncio.to_thread(attester.import_challenge, self.key, assigned.authentication_key)
+        self.identities.put(identity)
+        return identity
+
+    def _check(self, identity: Identity) -> None:
+        """Refuse, before anything is changed, what would be a mistake.
+
+        By the provisioning service the same device may come to another hub; by a connection string that is another one.
+        """
+        own = self.identities.own
+        if own is not None and not self.replace:
+            is_other_hub = identity.method == "connection-string" and own.at_hub != identity.at_hub
+            if is_other_hub or own.device_id != identity.device_id:
+                raise ConfigError(
+                    f"this gateway is {own.device_id} at {own.host_name} already",
+                    where=f"{identity.device_id} at {identity.host_name}",
+                    remedy="If it shall be another device from now on, give --replace",
+                )
+        self.identities.check(identity)
+
+
+def tpm_registration_id(endorsement_key: bytes) -> str:
+    """The registration id that follows from a TPM: base32 of SHA-256 of its endorsement key, in lower case.
+
+    Args:
+        endorsement_key: a marshalled TPM2B_PUBLIC, which is hashed with the two bytes of its size.
+
+    Source: azure-iot-sdk-c and azure-iot-sdk-node, which agree.
+    """
+    return base64.b32encode(hashlib.sha256(endorsement_key).digest()).decode().rstrip("=").lower()
