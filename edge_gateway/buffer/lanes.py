@@ -81,6 +81,14 @@ def lane_and_route(name_on_disk: str) -> tuple[str, str]:
     return lane, route
 
 
+def lane_key(number: int) -> str:
+    """Under which the table `store` says once more what a sensor's lane is called.
+
+    A book that the disk has damaged must not cost a lane its route: messages would go under the wrong identity.
+    """
+    return f"lane {number}"
+
+
 @dataclass(slots=True)
 class Lane:
     """A lane of one route at work: its plan, and what only this process needs to know of it."""

@@ -21,7 +21,16 @@ from edge_gateway.buffer.books import (
     with_crc,
 )
 from edge_gateway.buffer.database import SCHEMA, SCHEMA_VERSION, Space
-from edge_gateway.buffer.lanes import NUMBERS, QUARANTINE, Lane, LanePlan, lane_and_route, plans, quarantine_plan
+from edge_gateway.buffer.lanes import (
+    NUMBERS,
+    QUARANTINE,
+    Lane,
+    LanePlan,
+    lane_and_route,
+    lane_key,
+    plans,
+    quarantine_plan,
+)
 from edge_gateway.buffer.ledger import GENESIS
 from edge_gateway.buffer.rebuild import NUMBER_FLOOR, TO_RECONCILE
 from edge_gateway.buffer.sealing import Sealer
@@ -70,7 +79,8 @@ def load_shelf(
     plans_by_name, lanes = _number_lanes(books, settings)
     if TO_RECONCILE in said and (nameless := _lanes_of_rows(db, books, lanes) - lanes.keys()):
         for number in nameless:
-            key = (number, f"{WHOLE_LANE}lane {number}")
+            name = lane_key(number)
+            key = (number, WHOLE_LANE + said.get(name, name))
             books[key] = Book(last=floor, chunk=floor, given=floor)
             db.execute(PUT_BOOK, with_crc((*key, *columns_of(books[key]))))
         plans_by_name, lanes = _number_lanes(books, settings)

@@ -20,7 +20,15 @@ from edge_gateway.buffer.books import TOTALS, Change, Key, total, with_crc
 from edge_gateway.buffer.corrections import age_s
 from edge_gateway.buffer.database import PAGE_BYTES
 from edge_gateway.buffer.documents import Piece, pieces_of_bad_frames, pieces_of_records, thinned
-from edge_gateway.buffer.lanes import MOST_LANES, NUMBERS, Lane, LanePlan, lane_number
+from edge_gateway.buffer.lanes import (
+    MOST_LANES,
+    NUMBERS,
+    Lane,
+    LanePlan,
+    lane_key,
+    lane_number,
+    name_on_disk,
+)
 from edge_gateway.buffer.ledger import LedgerRow, close_hour
 from edge_gateway.buffer.rebuild import TO_RECONCILE
 from edge_gateway.buffer.shelf import (
@@ -663,6 +671,10 @@ class Transaction:
         """Put in the database what is not there yet."""
         self._db.executemany(PUT_CHUNK, self._rows)
         self._db.executemany(PUT_BOOK, self._change.rows())
+        if self._opened_lanes:
+            lanes = self._opened_lanes.items()
+            names = [with_crc((lane_key(number), name_on_disk(*place))) for place, number in lanes]
+            self._db.executemany(PUT_STORE, names)
         if self._notes:
             self._db.executemany(PUT_STORE, [with_crc((f"note {name}", text)) for name, text in self._notes.items()])
 
