@@ -10,7 +10,6 @@ So the books in memory always say what the disk says.
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -79,7 +78,6 @@ COLUMNS: Final = tuple(each.name for each in fields(Book))
 TOTALS: Final = ("received", "delivered", "expired", "evicted", "rejected", "quarantined")
 """Those that a lane's own book sums up."""
 
-_SUMMED: Final = (*TOTALS, "bytes")
 _EMPTY: Final = Book()
 
 columns_of: Final[Any] = attrgetter(*COLUMNS)
@@ -122,17 +120,19 @@ class Sums:
         for number, now in changed.items():
             name = lanes[number].plan.name
             before = self.wholes.get(number, _EMPTY)
-            if name not in sums:
-                sums[name] = self.by_name.get(name, _EMPTY).copy()
-            for column in _SUMMED:
-                setattr(
-                    sums[name], column, getattr(sums[name], column) + getattr(now, column) - getattr(before, column)
-                )
-            ranking = self.by_bytes.setdefault(name, Ranking())
-            if now.bytes > 0:
-                ranking.put(number, now.bytes)
-            else:
-                ranking.remove(number)
+            of_all = sums.get(name)
+            if of_all is None:
+                sums[name] = of_all = self.by_name.get(name, _EMPTY).copy()
+            of_all.received += now.received - before.received
+            of_all.delivered += now.delivered - before.delivered
+            of_all.expired += now.expired - before.expired
+            of_all.evicted += now.evicted - before.evicted
+            of_all.rejected += now.rejected - before.rejected
+            of_all.quarantined += now.quarantined - before.quarantined
+            of_all.bytes += now.bytes - before.bytes
+            if name not in self.by_bytes:
+                self.by_bytes[name] = Ranking()
+            self.by_bytes[name].put(number, now.bytes if now.bytes > 0 else None)
         self.wholes.update(changed)
         self.by_name.update(sums)
 
@@ -143,7 +143,7 @@ class Change:
     Args:
         books: of devices, as they are.
         sums: the lanes' own books, as they are.
-        lanes: by number; those that the transaction makes are to be among them.
+        lanes: by number, as they are.
         seqs: the last seq of each device, over all lanes.
         hour: hours since 1970, for the ledger.
     """
@@ -162,9 +162,11 @@ class Change:
         """The lanes' own, by number."""
         self.seqs: dict[str, int] = {}
         """Of devices that got one in this transaction."""
-        self._grown: Counter[str] = Counter()
+        self._grown: dict[str, int] = {}
         """Bytes, by the lane's name."""
         self._largest: dict[str, LargestFirst] = {}
+        self.opened: dict[int, Lane] = {}
+        """New lanes, by number."""
 
     def book(self, lane: int, device: str) -> Book:
         """The book as this transaction leaves it; to be written to."""
@@ -185,27 +187,31 @@ class Change:
         """A lane's own book; to be read only."""
         return self.wholes.get(lane) or self._sums.wholes[lane]
 
-    def open(self, lane: int, floor: int) -> None:
+    def open(self, lane: Lane, floor: int) -> None:
         """There is a new lane, whose numbers are all to be larger than `floor`."""
-        self.wholes[lane] = Book(last=floor, chunk=floor, given=floor)
+        self.opened[lane.number] = lane
+        self.wholes[lane.number] = Book(last=floor, chunk=floor, given=floor)
+
+    def _lane(self, number: int) -> Lane:
+        return self._lanes.get(number) or self.opened[number]
 
     def add_bytes(self, lane: int, size_bytes: int) -> None:
         """A lane holds so much more."""
         self.whole(lane).bytes += size_bytes
-        name = self._lanes[lane].plan.name
-        self._grown[name] += size_bytes
+        name = self._lane(lane).plan.name
+        self._grown[name] = self._grown.get(name, 0) + size_bytes
         if name in self._largest:
             self._largest[name].note(lane)
 
     def bytes(self, name: str) -> int:
         """What all routes of a lane hold."""
-        return self._sums.by_name[name].bytes + self._grown[name]
+        return self._sums.by_name[name].bytes + self._grown.get(name, 0)
 
     def largest(self, name: str) -> LargestFirst:
         """The routes of a lane, by what they hold."""
         largest = self._largest.get(name)
         if largest is None:
-            changed = [number for number in self.wholes if self._lanes[number].plan.name == name]
+            changed = [number for number in self.wholes if self._lane(number).plan.name == name]
             standing = self._sums.by_bytes[name].standing
             self._largest[name] = largest = LargestFirst(standing, lambda lane: self.seen_whole(lane).bytes, changed)
         return largest
@@ -226,7 +232,7 @@ class Change:
     def rows(self) -> list[tuple[object, ...]]:
         """The changed rows of `book`."""
         rows = [(lane, device, *columns_of(book)) for (lane, device), book in self.books.items()]
-        rows += [(lane, name_of_whole(self._lanes[lane]), *columns_of(book)) for lane, book in self.wholes.items()]
+        rows += [(lane, name_of_whole(self._lane(lane)), *columns_of(book)) for lane, book in self.wholes.items()]
         return [with_crc(row) for row in rows]
 
 

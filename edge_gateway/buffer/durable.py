@@ -431,6 +431,7 @@ class _Visit:
     read_error: BufferUnavailable | None = None
 
     def run(self, store: Store) -> None:
+        store.begin_giving(self.look.ready.keys() - self.rewinds)  # so that what is written now marks them too
         try:
             if self.writes:
                 self.refused = store.write(self.writes)
@@ -438,9 +439,10 @@ class _Visit:
             self.write_error = error
         for route in self.rewinds:
             store.rewind(route)
+        store.begin_giving(self.look.ready)
         try:
             for route, ready in self.look.ready.items():
-                for lane in store.lanes:
+                for lane in store.unfinished(route):
                     self._read(store, lane, route, self.look.most - ready.get(lane, 0))
             if self.tidy:
                 store.tidy()

@@ -16,19 +16,18 @@ class Ranking:
         self.standing: list[tuple[float, int]] = []
         """Figure and number of each lane, the smallest first; to be read only."""
 
-    def put(self, number: int, figure: float) -> None:
-        """Give a lane its place."""
-        if self._figures.get(number) == figure:
+    def put(self, number: int, figure: float | None) -> None:
+        """Give a lane its place; none if its figure is None."""
+        before = self._figures.get(number)
+        if before == figure:
             return
-        self.remove(number)
-        self._figures[number] = figure
-        insort(self.standing, (figure, number))
-
-    def remove(self, number: int) -> None:
-        """Take a lane out, if it is there."""
-        figure = self._figures.pop(number, None)
-        if figure is not None:
-            del self.standing[bisect_left(self.standing, (figure, number))]
+        if before is not None:
+            del self.standing[bisect_left(self.standing, (before, number))]
+        if figure is None:
+            del self._figures[number]
+        else:
+            self._figures[number] = figure
+            insort(self.standing, (figure, number))
 
     def up_to(self, figure: float) -> list[int]:
         """The lanes with no more than this."""

@@ -130,6 +130,8 @@ class Shelf:
 
     numbers: dict[tuple[str, str], int] = field(init=False)
     """The lanes' numbers by name and route."""
+    rank: dict[str, int] = field(init=False)
+    """Of a lane by its name; 0 is the most urgent."""
     quarantine: int = field(init=False)
     """The number of the lane of bad frames."""
     next_number: int = field(init=False)
@@ -141,6 +143,7 @@ class Shelf:
 
     def __post_init__(self) -> None:
         self.numbers = {lane.place: number for number, lane in self.lanes.items()}
+        self.rank = {name: at for at, name in enumerate(self.plans)}
         self.quarantine = self.numbers[QUARANTINE, ""]
         self.next_number = max(self.lanes) + 1
         self.to_give = {number for number in self.lanes if number != self.quarantine and self.whole(number).chunk}
@@ -157,6 +160,10 @@ class Shelf:
         """The lanes of a route, the most urgent first."""
         numbers = (self.numbers.get((name, route)) for name in self.plans)
         return [self.lanes[number] for number in numbers if number is not None]
+
+    def unfinished(self, route: str) -> list[str]:
+        """The lanes in which not all of a route was given out, the most urgent first."""
+        return [name for name in self.plans if self.numbers.get((name, route)) in self.to_give]
 
     def may_give(self, route: str) -> bool:
         """Whether anything of a route was not given out."""
@@ -189,10 +196,8 @@ class Shelf:
 
     def note_expiry(self, lane: Lane) -> None:
         """Something in a lane has changed, or when to look at it."""
-        if lane.plan.ttl_s is not None and self.whole(lane.number).queued:
-            self.expiry.put(lane.number, lane.look_at_s)
-        else:
-            self.expiry.remove(lane.number)
+        if lane.plan.ttl_s is not None:
+            self.expiry.put(lane.number, lane.look_at_s if self.whole(lane.number).queued else None)
 
 
 def context(chunk_id: int, message: int, records: int, counts: bytes) -> bytes:

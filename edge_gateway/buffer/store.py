@@ -421,11 +421,15 @@ class Store:
             BufferUnavailable: the store cannot be read.
         """
         places = {lane.place for lane in self._shelf.lanes.values()} if lanes is None else lanes
-        for _, route in places:
-            self._shelf.begin_giving(route)
+        self.begin_giving(route for _, route in places)
         if self._is_in_doubt or self.seconds_to_expiry() == 0:
             self.write(Writes())
         return self._soundly(lambda: self._take(places, wait_for_more=wait_for_more))
+
+    def begin_giving(self, routes: Iterable[str]) -> None:
+        """Messages of these routes are taken from now on. Told of all at once, marking them takes one transaction."""
+        for route in routes:
+            self._shelf.begin_giving(route)
 
     def _take(self, places: Collection[tuple[str, str]], *, wait_for_more: bool) -> Message | float | None:
         wait_s: float | None = None
@@ -447,8 +451,7 @@ class Store:
         shelf = self._shelf
         numbers = [number for place in places if (number := shelf.numbers.get(place)) in shelf.to_give]
         if len(numbers) > 1:
-            rank = {name: at for at, name in enumerate(shelf.plans)}
-            numbers.sort(key=lambda number: (rank[shelf.lanes[number].plan.name], number))
+            numbers.sort(key=lambda number: (shelf.rank[shelf.lanes[number].plan.name], number))
         return numbers
 
     def _still_waits_s(self, lane: Lane) -> float:
@@ -495,6 +498,10 @@ class Store:
     def may_give(self, route: str) -> bool:
         """Whether `take` has anything of a route to look for; from memory."""
         return self._shelf.may_give(route)
+
+    def unfinished(self, route: str) -> list[str]:
+        """The lanes in which `take` has anything of a route to look for, the most urgent first; from memory."""
+        return self._shelf.unfinished(route)
 
     def seconds_to_expiry(self) -> float | None:
         """In how long a transaction should look for records that have expired; None if none ever does."""

@@ -7,7 +7,7 @@ committed. What has been given out to the uplink is never changed: `Lane.taken_t
 
 from __future__ import annotations
 
-from collections import ChainMap, Counter, defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -119,7 +119,7 @@ class Transaction:
         self._hour = hour if moment.is_trusted and hour > 0 else shelf.open_hour or max(1, hour)
         self._lanes: dict[int, Lane] = {}
         """Those that this transaction writes to, and its new ones."""
-        self._change = Change(shelf.books, shelf.sums, ChainMap(self._lanes, shelf.lanes), shelf.seqs, self._hour)
+        self._change = Change(shelf.books, shelf.sums, shelf.lanes, shelf.seqs, self._hour)
         self._opened_lanes: dict[tuple[str, str], int] = {}
         """The numbers of its new ones, by name and route."""
         self._placed: list[Chunk] = []
@@ -314,8 +314,7 @@ class Transaction:
             for name, records in _by_lane(batch, shelf.settings.event_lane, shelf.settings.reading_lane):
                 by_place.setdefault((name, batch.route), []).extend(records)
                 origins.setdefault((name, batch.route), []).append(index)
-        rank = {name: at for at, name in enumerate(shelf.plans)}
-        for place in sorted(by_place, key=lambda place: rank[place[0]]):
+        for place in sorted(by_place, key=lambda place: shelf.rank[place[0]]):
             lane = self._lane_at(*place)
             if not self._append_to(lane, by_place[place]):
                 for index in origins[place]:
@@ -348,7 +347,7 @@ class Transaction:
                 return self._lane_at(name, "")
             self._opened_lanes[place] = number
             self._lanes[number] = Lane(shelf.plans[name], number, route, taken_to=shelf.number_floor)
-            self._change.open(number, shelf.number_floor)
+            self._change.open(self._lanes[number], shelf.number_floor)
         return self._lane(number)
 
     def _append_to(self, lane: Lane, records: _Records) -> bool:
@@ -491,7 +490,7 @@ class Transaction:
         if self._has_room(more_pages):
             return True
         plans = list(self._shelf.plans.values())
-        rank = plans.index(lane.plan) if lane.plan in plans else len(plans)
+        rank = self._shelf.rank.get(lane.plan.name, len(plans))
         for plan in (self._shelf.lanes[self._shelf.quarantine].plan, *reversed(plans[rank:])):
             while self._free(plan, lane):
                 if self._has_room(more_pages):
@@ -652,11 +651,12 @@ class Transaction:
     def mark_given(self) -> None:
         """From now on any message of the routes that are taken may be given out, and must stay as it is."""
         shelf = self._shelf
-        numbers = {lane.number for route in shelf.to_mark for lane in shelf.route_lanes(route)}
-        numbers |= self._change.wholes.keys() - {shelf.quarantine}
+        numbers = set(self._change.wholes)
+        for route in shelf.to_mark:
+            numbers.update(lane.number for lane in shelf.route_lanes(route))
         for number in sorted(numbers):
             whole = self._change.seen_whole(number)
-            if whole.given == whole.chunk:
+            if whole.given == whole.chunk or number == shelf.quarantine:
                 continue
             lane = self._lane(number)
             if lane.route not in shelf.giving:
@@ -683,9 +683,10 @@ class Transaction:
         shelf, change = self._shelf, self._change
         shelf.lanes.update(self._lanes)  # first: what else there is of them is looked at by another thread
         shelf.sums.update(change.wholes, shelf.lanes)
-        shelf.numbers.update(self._opened_lanes)
+        if self._opened_lanes:
+            shelf.numbers.update(self._opened_lanes)
+            shelf.next_number += len(self._opened_lanes)
         shelf.books.update(change.books)
-        shelf.next_number += len(self._opened_lanes)
         shelf.to_mark.clear()
         for number in self._lanes.keys() | change.wholes.keys():
             at_work = shelf.lanes[number]
