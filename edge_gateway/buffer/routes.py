@@ -259,8 +259,10 @@ class Routes:
                 self._look_again(name, now_s + later[name])
             else:
                 self._looks.pop(name, None)
-            route = self._routes[name]
-            if route.is_waiting:
+        for name in {*look.ready, *rewound, *appended}:
+            # Somebody may have come while the store was at work, and found nothing yet.
+            route = self._routes.get(name)
+            if route is not None and route.is_waiting:
                 self.want(route)
 
     def _look_again(self, name: str, at_s: float) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from edge_gateway.buffer import Account, Batch, Outlet
 from edge_gateway.buffer import transaction as transaction_module
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
 from edge_gateway.buffer.lanes import lane_and_route, name_on_disk
 from edge_gateway.buffer.ranking import LargestFirst, Ranking
 from edge_gateway.buffer.store import Store, Writes
@@ -368,11 +368,11 @@ def test_damage_in_one_route_costs_the_others_nothing(open_store: OpenStore, tmp
 # --- as sessions use it ----------------------------------------------------------------------------------------------
 
 
-def opened(**more: object) -> DurableBuffer:
+def opened(offload: Offload = run_inline, **more: object) -> DurableBuffer:
     """A buffer in memory, in virtual time."""
     chosen = BufferSettings.model_validate({"max_message_age_s": 0.0, "max_records_per_message": 1} | more)
     store = open_bench_store(":memory:", chosen, clock=VirtualClock(asyncio.get_running_loop()))
-    return DurableBuffer(store, settle_within_s=0.25, commit_within_s=0.01, offload=run_inline)
+    return DurableBuffer(store, settle_within_s=0.25, commit_within_s=0.01, offload=offload)
 
 
 def batches(device: str, count: int) -> Iterator[Batch]:
@@ -480,6 +480,23 @@ def test_a_rewind_wakes_who_waits_already() -> None:
             await asyncio.sleep(1)
             door.rewind()
             assert await asyncio.wait_for(waiting, 1) == message
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("route", ["door", ""])
+def test_who_comes_while_the_disk_is_at_work_gets_what_it_works_on(route: str) -> None:
+    """A task that begins to wait after the transaction began is woken when it is over."""
+
+    def slowly(call: Callable[[], None], done: Callable[[BaseException | None], None], /) -> None:
+        asyncio.get_running_loop().call_later(1.0, run_inline, call, done)
+
+    async def main() -> None:
+        async with opened(slowly) as buffer:
+            append = asyncio.create_task(buffer.append(Batch([reading("door")], route=route)))
+            await asyncio.sleep(0.5)
+            assert (await asyncio.wait_for(buffer.route(route).take(), 3)).route == route
+            await append
 
     run_virtual(main())
 
