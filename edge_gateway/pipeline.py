@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +84,8 @@ class Device:
     link: Link
     lane: str = ""
     """Of the buffer; the configured one for readings if empty."""
+    route: str = ""
+    """Its own name if the hub knows it by an identity of its own; else empty, and it speaks under the gateway's."""
     readings: int = 0
     missed: int = 0
     """Frames its own sequence says it sent and that never came."""
@@ -105,6 +107,7 @@ class Link:
         codec: knows what frames mean.
         polled: asks the devices, where they speak only when asked.
         arrivals: says which samples are new and when they were measured, where the profile does.
+        routes: names of devices, here and elsewhere, that have an identity of their own.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Link:
         codec: Codec,
         polled: PolledLine | None = None,
         arrivals: Arrivals | None = None,
+        routes: Container[str] = (),
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -124,13 +128,14 @@ class Link:
         self.polled = polled
         self.arrivals = arrivals
         self.decode = codec.decode if polled is None else polled.decode
-        self.devices = {
-            device.address: Device(device.name, device.address, self, device.lane or settings.lane or "")
-            for device in settings.devices
-        }
         self.lane = settings.lane or ""
         """Of readings whose device has no other."""
-        self.has_other_lanes = any(device.lane != self.lane for device in self.devices.values())
+        self._routes = routes
+        self.has_places = False
+        """Whether some device has a lane or a route of its own."""
+        self.devices: dict[int | str | None, Device] = {}
+        for device in settings.devices:
+            self.add(device.name, device.address, device.lane or self.lane)
         self.rejects: Counter[str] = Counter()
         """Frames that could not become readings, by reason."""
         self.versions: Counter[str] = Counter()
@@ -143,6 +148,13 @@ class Link:
         """Set to have the reader end after what it has in hand."""
         self.waiting: list[tuple[Request, asyncio.Future[CommandResult]]] = []
         """Commands written to the link whose answer has not come."""
+
+    def add(self, name: str, address: int | str | None, lane: str) -> Device:
+        """Take in a device."""
+        device = Device(name, address, self, lane, name if name in self._routes else "")
+        self.devices[address] = device
+        self.has_places |= bool(device.route) or device.lane != self.lane
+        return device
 
     @property
     def fault(self) -> str:
@@ -385,18 +397,19 @@ class Gateway:
         bad: Sequence[BadFrame],
         rejected: Counter[str],
     ) -> None:
-        """Hand what became of some frames to the buffer's door, each reading to its lane."""
-        by_lane: dict[str, list[Reading]] = {link.lane: []}
-        if link.has_other_lanes:
-            for reading in readings:
-                by_lane.setdefault(self._devices[reading.device].lane, []).append(reading)
-            readings = by_lane.pop(link.lane)
-        else:
-            by_lane.clear()
-        if events or readings or bad or rejected:
-            await self._intake.put(Batch([*events, *readings], link.lane, bad, list(rejected.items())))
-        for lane, others in by_lane.items():
-            await self._intake.put(Batch(others, lane))
+        """Hand what became of some frames to the buffer's door, each record to its lane and route."""
+        by_place: dict[tuple[str, str], list[Reading | Event]] = {}
+        records: Sequence[Reading | Event] = [*events, *readings]
+        if link.has_places:
+            for each in records:
+                device = self._devices.get(each.device)
+                place = (link.lane, "") if device is None else (device.lane, device.route)
+                by_place.setdefault(place, []).append(each)
+            records = by_place.pop((link.lane, ""), [])
+        if records or bad or rejected:
+            await self._intake.put(Batch(records, link.lane, bad, list(rejected.items())))
+        for (lane, route), others in by_place.items():
+            await self._intake.put(Batch(others, lane, route=route))
 
     def _readings(self, link: Link, decoded: Decoded, rejected: Counter[str]) -> list[Reading]:
         """Say of each sample which device it is from and when it came."""
@@ -446,8 +459,7 @@ class Gateway:
         name = link.name if address is None else f"{link.name}-{address}"
         while name in self._devices:
             name += "-2"
-        device = Device(name, address, link, link.lane)
-        link.devices[address] = self._devices[name] = device
+        device = self._devices[name] = link.add(name, address, link.lane)
         _log.info("device.arrived", device=name, link=link.name, profile=link.codec.profile.name)
         return device
 
@@ -536,7 +548,8 @@ class Gateway:
             values["correlation_id"] = command.correlation_id
         time_ns, time_trusted, uptime_ns = stamp(self._clock)
         event = Event(command.device, command.source, "command-result", time_ns, values, time_trusted, uptime_ns)
-        await self._intake.put(Batch([event]))
+        device = self._devices.get(command.device)
+        await self._intake.put(Batch([event], route="" if device is None else device.route))
 
     # --- twin ------------------------------------------------------------------------------------------------------
 

@@ -140,7 +140,9 @@ class Message:
     """Stable over retries and restarts; a receiver drops repeats by it."""
     lane: str
     number: int
-    """Position in the lane; grows with every message."""
+    """Position in the lane of its route; grows with every message."""
     records: int
     body: bytes
     """A JSON array, utf-8."""
+    route: str = ""
+    """The sensor under whose identity it goes; the gateway's own if empty."""

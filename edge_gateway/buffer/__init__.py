@@ -1,7 +1,8 @@
 """Keeps what was accepted through outages and power cuts, in order, until the hub has it.
 
 In come readings, events and bad frames; out go messages, each the same bytes under the same id however often it is
-asked for.
+asked for. A sensor with an identity of its own has messages of its own, given out by an `Outlet` of its own: its name
+is their *route*. All else goes under the gateway's identity, by the route "".
 
 The promise:
 
@@ -9,7 +10,9 @@ The promise:
 - A record leaves only after `settle()`, which means the hub confirmed it, or by a counted policy.
 - For each device and lane, always:
   `received = delivered + queued + expired + evicted + rejected + quarantined`.
-- Order within a device and lane is kept. On the wire at least once; once after the receiver drops repeated message ids.
+- Order within a device and lane is kept, as long as the device keeps its route. On the wire at least once; once after
+  the receiver drops repeated message ids.
+- What lies in one route holds up no other. Where there is too much, the route that holds most gives way first.
 - What rots on the disk costs the batches that it is in and no others, and is counted.
 """
 
@@ -75,6 +78,9 @@ class Batch(NamedTuple):
     """Chunks of the quarantine whose frames have been tried again: what they held is in this batch."""
     notes: Mapping[str, str] = {}
     """Short texts to remember, by name."""
+    route: str = ""
+    """Of the records: the sensor under whose identity they go; the gateway's own if empty. What else is in the batch
+    stays with the gateway."""
 
 
 class StoredChunk(NamedTuple):
@@ -88,6 +94,7 @@ class StoredChunk(NamedTuple):
     """Records by device; by link in the quarantine."""
     payload: bytes | None
     """The records as JSON documents joined by commas; None if the disk has damaged them."""
+    route: str = ""
 
 
 @dataclass(slots=True)
@@ -104,26 +111,8 @@ class BufferStatus:
     """`ok`, `disk-full`, `read-only`, `io-error` or `damaged`."""
 
 
-class Buffer(Protocol):
-    """A durable queue with lanes and an account. Any task may call any method."""
-
-    async def append(self, batch: Batch) -> None:
-        """Make a batch durable. Concurrent calls share one sync.
-
-        Raises:
-            BufferUnavailable: nothing of this batch was kept; calling again with the same is safe.
-            LaneFull: the readings were not taken, because their lane refuses when it is full; all else was.
-        """
-        ...
-
-    def submit(self, batch: Batch, done: Callable[[BufferUnavailable | LaneFull | None], None]) -> None:
-        """`append` for whoever goes on meanwhile: `done` is called, in the order of the calls, when it would return.
-
-        Args:
-            batch: what came in.
-            done: called in the event loop with None, or with the error `append` would raise.
-        """
-        ...
+class Outlet(Protocol):
+    """Where the messages of one route come out. Any task may call any method."""
 
     async def take(self) -> Message:
         """Wait for the next message not taken yet, and return it.
@@ -142,6 +131,31 @@ class Buffer(Protocol):
 
     def rewind(self) -> None:
         """Forget what was taken and not settled, so that `take` starts over with the oldest message still here."""
+        ...
+
+
+class Buffer(Outlet, Protocol):
+    """A durable queue with lanes and an account; itself the outlet of the gateway's own route.
+
+    Any task may call any method.
+    """
+
+    async def append(self, batch: Batch) -> None:
+        """Make a batch durable. Concurrent calls share one sync.
+
+        Raises:
+            BufferUnavailable: nothing of this batch was kept; calling again with the same is safe.
+            LaneFull: the readings were not taken, because their lane refuses when it is full; all else was.
+        """
+        ...
+
+    def submit(self, batch: Batch, done: Callable[[BufferUnavailable | LaneFull | None], None]) -> None:
+        """`append` for whoever goes on meanwhile: `done` is called, in the order of the calls, when it would return.
+
+        Args:
+            batch: what came in.
+            done: called in the event loop with None, or with the error `append` would raise.
+        """
         ...
 
     def status(self) -> BufferStatus:

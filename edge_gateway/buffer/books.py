@@ -1,5 +1,8 @@
 """What became of the records of each device and lane, and how one transaction changes it.
 
+Each lane of each route has a book of its own, which sums up those of its devices. What all routes of a lane hold
+together is summed up in memory, because that is what its limit and its status are about.
+
 A transaction works on copies, which take the place of the originals when it is durable and are forgotten when it fails.
 So the books in memory always say what the disk says.
 """
@@ -13,6 +16,8 @@ from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from edge_gateway.buffer import Account
+from edge_gateway.buffer.lanes import Lane, name_on_disk
+from edge_gateway.buffer.ranking import LargestFirst, Ranking
 
 WHOLE_LANE: Final = "="
 """Begins the name under which a lane's own book is kept, before the lane's name; no device can have such a name."""
@@ -73,6 +78,8 @@ COLUMNS: Final = tuple(each.name for each in fields(Book))
 TOTALS: Final = ("received", "delivered", "expired", "evicted", "rejected", "quarantined")
 """Those that a lane's own book sums up."""
 
+_EMPTY: Final = Book()
+
 columns_of: Final[Any] = attrgetter(*COLUMNS)
 """The row of a book: a tuple of whole numbers."""
 
@@ -89,26 +96,77 @@ def checked_row(row: Sequence[Any]) -> tuple[Any, ...] | None:
     return plain if zlib.crc32(repr(plain).encode()) == crc else None
 
 
+class Sums:
+    """The lanes' own books, and what follows from them: kept up with each transaction, however many routes there are.
+
+    Args:
+        wholes: the book of each lane by its number.
+        lanes: by number.
+    """
+
+    def __init__(self, wholes: dict[int, Book], lanes: Mapping[int, Lane]) -> None:
+        self.wholes: dict[int, Book] = {}
+        """Each lane's own book, by number."""
+        self.by_name: dict[str, Book] = {}
+        """All routes of a lane of the configuration together, by its name: bytes and counters."""
+        self.by_bytes: dict[str, Ranking] = {}
+        """The routes of a lane by the bytes they hold; those that hold nothing are left out."""
+        for number, whole in wholes.items():
+            self.update({number: whole}, lanes)
+
+    def update(self, changed: Mapping[int, Book], lanes: Mapping[int, Lane]) -> None:
+        """Some lanes have new books. Nobody ever sees half of one: status is asked for by another thread."""
+        sums: dict[str, Book] = {}
+        for number, now in changed.items():
+            name = lanes[number].plan.name
+            before = self.wholes.get(number, _EMPTY)
+            of_all = sums.get(name)
+            if of_all is None:
+                sums[name] = of_all = self.by_name.get(name, _EMPTY).copy()
+            of_all.received += now.received - before.received
+            of_all.delivered += now.delivered - before.delivered
+            of_all.expired += now.expired - before.expired
+            of_all.evicted += now.evicted - before.evicted
+            of_all.rejected += now.rejected - before.rejected
+            of_all.quarantined += now.quarantined - before.quarantined
+            of_all.bytes += now.bytes - before.bytes
+            if name not in self.by_bytes:
+                self.by_bytes[name] = Ranking()
+            self.by_bytes[name].put(number, now.bytes if now.bytes > 0 else None)
+        self.wholes.update(changed)
+        self.by_name.update(sums)
+
+
 class Change:
     """What a transaction does to the books.
 
     Args:
-        books: as they are.
-        whole_names: the name of each lane's own book, by the lane's number.
+        books: of devices, as they are.
+        sums: the lanes' own books, as they are.
+        lanes: by number, as they are.
         seqs: the last seq of each device, over all lanes.
         hour: hours since 1970, for the ledger.
     """
 
     def __init__(
-        self, books: Mapping[Key, Book], whole_names: Mapping[int, str], seqs: Mapping[str, int], hour: int
+        self, books: Mapping[Key, Book], sums: Sums, lanes: Mapping[int, Lane], seqs: Mapping[str, int], hour: int
     ) -> None:
         self._before = books
-        self._whole_names = whole_names
+        self._sums = sums
+        self._lanes = lanes
         self._seqs_before = seqs
         self._hour = hour
         self.books: dict[Key, Book] = {}
+        """Of devices."""
+        self.wholes: dict[int, Book] = {}
+        """The lanes' own, by number."""
         self.seqs: dict[str, int] = {}
         """Of devices that got one in this transaction."""
+        self._grown: dict[str, int] = {}
+        """Bytes, by the lane's name."""
+        self._largest: dict[str, LargestFirst] = {}
+        self.opened: dict[int, Lane] = {}
+        """New lanes, by number."""
 
     def book(self, lane: int, device: str) -> Book:
         """The book as this transaction leaves it; to be written to."""
@@ -119,26 +177,50 @@ class Change:
         return book
 
     def whole(self, lane: int) -> Book:
-        """A lane's own book; to be written to."""
-        return self.book(lane, self._whole_names[lane])
+        """A lane's own book; to be written to, but for its bytes."""
+        whole = self.wholes.get(lane)
+        if whole is None:
+            self.wholes[lane] = whole = self._sums.wholes[lane].copy()
+        return whole
 
     def seen_whole(self, lane: int) -> Book:
         """A lane's own book; to be read only."""
-        name = self._whole_names[lane]
-        return self.books.get((lane, name)) or self._before[lane, name]
+        return self.wholes.get(lane) or self._sums.wholes[lane]
 
-    def next_seq(self, device: str) -> int:
-        """Number a record."""
-        seq = self.seqs.get(device)
-        if seq is None:
-            seq = self._seqs_before.get(device, 0)
-        self.seqs[device] = seq = seq + 1
-        return seq
+    def open(self, lane: Lane, floor: int) -> None:
+        """There is a new lane, whose numbers are all to be larger than `floor`."""
+        self.opened[lane.number] = lane
+        self.wholes[lane.number] = Book(last=floor, chunk=floor, given=floor)
+
+    def _lane(self, number: int) -> Lane:
+        return self._lanes.get(number) or self.opened[number]
+
+    def add_bytes(self, lane: int, size_bytes: int) -> None:
+        """A lane holds so much more."""
+        self.whole(lane).bytes += size_bytes
+        name = self._lane(lane).plan.name
+        self._grown[name] = self._grown.get(name, 0) + size_bytes
+        if name in self._largest:
+            self._largest[name].note(lane)
+
+    def bytes(self, name: str) -> int:
+        """What all routes of a lane hold."""
+        return self._sums.by_name[name].bytes + self._grown.get(name, 0)
+
+    def largest(self, name: str) -> LargestFirst:
+        """The routes of a lane, by what they hold."""
+        largest = self._largest.get(name)
+        if largest is None:
+            changed = [number for number in self.wholes if self._lane(number).plan.name == name]
+            standing = self._sums.by_bytes[name].standing
+            self._largest[name] = largest = LargestFirst(standing, lambda lane: self.seen_whole(lane).bytes, changed)
+        return largest
 
     def count(self, lane: int, counts: Mapping[str, int], *columns: str, bytes_queued: int = 0) -> None:
         """Enter records of some devices in their books and in the lane's own; a negative count takes them out."""
         whole = self.whole(lane)
-        whole.bytes += bytes_queued
+        if bytes_queued:
+            self.add_bytes(lane, bytes_queued)
         for device, records in counts.items():
             book = self.book(lane, device)
             for column in columns:
@@ -149,7 +231,14 @@ class Change:
 
     def rows(self) -> list[tuple[object, ...]]:
         """The changed rows of `book`."""
-        return [with_crc((lane, device, *columns_of(book))) for (lane, device), book in self.books.items()]
+        rows = [(lane, device, *columns_of(book)) for (lane, device), book in self.books.items()]
+        rows += [(lane, name_of_whole(self._lane(lane)), *columns_of(book)) for lane, book in self.wholes.items()]
+        return [with_crc(row) for row in rows]
+
+
+def name_of_whole(lane: Lane) -> str:
+    """In the place of a device, the name under which a lane's own book is kept."""
+    return WHOLE_LANE + name_on_disk(*lane.place)
 
 
 def total(books: Iterable[Book]) -> Account:

@@ -5,6 +5,9 @@ within `commit_within_s` of the last one waits for that long, so that a flood co
 single reading and an alert wait for nothing but their own sync. What has been delivered is dropped in the same
 transactions. The work runs in a thread, so a slow disk never stops the links from being read.
 
+Messages come out by routes, each an `Outlet` of its own. A visit reads only for those that somebody takes from and that
+have something, so what lies in other routes costs nothing, and one after the other if there are many, so none starves.
+
 A visit begins in the very call that gives reason for it, and its end is told by callbacks and not by a task: each turn
 of the event loop that a single reading has to wait for costs more than the work it waits for.
 """
@@ -22,8 +25,8 @@ from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
 import structlog
 
 from edge_gateway.buffer import Account, Batch, BufferStatus, StoredChunk
-from edge_gateway.buffer.lanes import Turns
 from edge_gateway.buffer.ledger import LedgerHead, LedgerRow
+from edge_gateway.buffer.routes import Look, Route, Routes
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.errors import BufferUnavailable, LaneFull
 from edge_gateway.records import Event, Message
@@ -35,13 +38,6 @@ _Done: TypeAlias = Callable[[_Error], None]
 _Result = TypeVar("_Result")
 
 _READ_RETRY_S: Final = 1.0
-
-_AHEAD: Final = 16
-"""Messages of each lane read ahead of the taker, at most. While much comes in, a visit to the store first commits all
-of it; what is delivered until the next visit has to be read in this one."""
-
-_AHEAD_BYTES: Final = 1 << 20
-"""The same in bytes."""
 
 _MOST_RECORDS: Final = 4_000
 """In a transaction, so that none grows the log beyond its share of the disk."""
@@ -98,11 +94,8 @@ class DurableBuffer:
         self._settled: list[Message] = []
         self._settle_timer: asyncio.TimerHandle | None = None
         self._settle_ripe = False
-        self._give_timer: asyncio.TimerHandle | None = None
-        self._ready: dict[str, deque[Message]] = {lane: deque() for lane in store.lanes}
-        self._turns = Turns()
-        self._takers: set[asyncio.Future[None]] = set()
-        self._rewind = False
+        self._routes = Routes(store, self._visit, self.settle)
+        self._own = self._routes.route("")
         self._draining = False
         self._fault = ""
         self._state = "ok"
@@ -128,7 +121,8 @@ class DurableBuffer:
                 # Nothing is lost by this: what was delivered will be sent again under the same ids.
                 _log.warning("buffer.settle_unwritten", messages=len(self._settled), reason=str(unwritten))
         self._is_left = True
-        for timer in (self._settle_timer, self._give_timer, self._commit_timer):
+        self._routes.close()
+        for timer in (self._settle_timer, self._commit_timer):
             if timer is not None:
                 timer.cancel()
         await self._run(self._store.close)
@@ -163,27 +157,20 @@ class DurableBuffer:
         self._is_urgent = self._is_urgent or is_flush or any(isinstance(each, Event) for each in batch.records)
         self._visit()
 
+    def route(self, name: str) -> Route:
+        """The outlet of a route, the same one at each call.
+
+        Args:
+            name: a sensor's; "" for the gateway's own, which this object is as well.
+        """
+        return self._routes.route(name)
+
     async def take(self) -> Message:
-        """See `Buffer.take`. A store that cannot be read is waited for; `status().fault` says why."""
-        while True:
-            waiting_lanes = [name for name, messages in self._ready.items() if messages]
-            if waiting_lanes:
-                ready = self._ready[self._turns.next(waiting_lanes)]
-                message = ready.popleft()
-                if self._store.may_give and len(ready) < _AHEAD // 2:
-                    self._visit()
-                return message
-            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._takers.add(waiting)
-            if self._store.may_give:
-                self._visit()
-            try:
-                await waiting
-            finally:
-                self._takers.discard(waiting)
+        """See `Outlet.take`. A store that cannot be read is waited for; `status().fault` says why."""
+        return await self._own.take()
 
     def settle(self, message: Message) -> None:
-        """See `Buffer.settle`."""
+        """See `Outlet.settle`; of whatever route."""
         self._settled.append(replace(message, body=b""))  # many may wait for the next transaction
         if self._draining:
             self._settle_now()
@@ -191,15 +178,13 @@ class DurableBuffer:
             self._settle_later()
 
     def rewind(self) -> None:
-        """See `Buffer.rewind`."""
-        for messages in self._ready.values():
-            messages.clear()
-        self._rewind = True
-        self._visit()
+        """See `Outlet.rewind`."""
+        self._own.rewind()
 
     def drain(self) -> None:
         """From now on give out young messages and drop delivered ones at once: the gateway is stopping."""
         self._draining = True
+        self._routes.look_at_all()
         self._note_queued()
         self._settle_now()
 
@@ -298,26 +283,26 @@ class DurableBuffer:
             return
         now_s = asyncio.get_running_loop().time()
         appends = self._due_appends(now_s)
-        rewind, self._rewind = self._rewind, False
+        appended = {batch.route for batch, _ in appends}
+        rewinds = self._routes.next_rewinds()
         writes = Writes([batch for batch, _ in appends])
         # A rewind must not give out again what is already known to be delivered.
-        if appends or rewind or self._settle_ripe:
+        if appends or rewinds or self._settle_ripe:
             writes.settled, self._settled = self._settled, []
             self._settle_ripe = False
             if self._settle_timer is not None:
                 self._settle_timer.cancel()
                 self._settle_timer = None
-        ahead = any(self._ready.values())
-        wanted = self._takers or ahead
-        tidy = not ahead and now_s >= self._tidy_at_s and not any(self._store.queued().values())
-        if not (writes or rewind or tidy or (wanted and self._store.may_give)):
+        look = self._routes.next_look(appended)
+        tidy = now_s >= self._tidy_at_s and not any(self._store.queued().values())
+        if not (writes or rewinds or tidy or look.ready):
             return
         if writes:
             self._commit_at_s = now_s + self._commit_within_s
         if tidy:
             self._tidy_at_s = now_s + _TIDY_EVERY_S
-        room = {name: _AHEAD - len(messages) for name, messages in self._ready.items()} if wanted else {}
-        visit = _Visit(writes, rewind, room, now_s, wait_for_more=not self._draining, tidy=tidy)
+        self._visit_again |= self._routes.is_wanted
+        visit = _Visit(writes, appended, rewinds, look, wait_for_more=not self._draining, tidy=tidy)
         self._visiting = True
         self._offload(partial(visit.run, self._store), partial(self._back, visit, [done for _, done in appends]))
 
@@ -395,17 +380,8 @@ class DurableBuffer:
         else:
             for done, refused in zip(appended, visit.refused, strict=True):
                 done(refused)
-        if self._rewind:
-            visit.messages.clear()  # read before the rewind that was asked for meanwhile; it gives them again, in order
-        for message in visit.messages:
-            self._ready[message.lane].append(message)
-        if visit.messages:
-            for waiting in self._takers:
-                if not waiting.done():
-                    waiting.set_result(None)
-        wait_s = _READ_RETRY_S if visit.read_error is not None else visit.wait_s
-        if wait_s is not None and self._give_timer is None:
-            self._give_timer = asyncio.get_running_loop().call_later(wait_s, self._give_now)
+        later = visit.later if visit.read_error is None else dict.fromkeys(visit.look.ready, _READ_RETRY_S)
+        self._routes.visited(visit.appended, visit.look, visit.rewinds, visit.messages, later)
 
     def _note_queued(self) -> None:
         if any(self._store.queued().values()):
@@ -426,10 +402,6 @@ class DurableBuffer:
             self._told_state = state
             self._on_state(state)
 
-    def _give_now(self) -> None:
-        self._give_timer = None
-        self._visit()
-
     def _settle_later(self) -> None:
         if self._settle_timer is None and not self._settle_ripe:
             self._settle_timer = asyncio.get_running_loop().call_later(self._settle_within_s, self._settle_now)
@@ -445,39 +417,42 @@ class _Visit:
     """One visit to the store: what to change, what to read, and how it went."""
 
     writes: Writes
-    rewind: bool
-    room: dict[str, int]
-    """Messages wanted, by lane."""
-    now_s: float
+    appended: set[str]
+    """Routes that something is brought into."""
+    rewinds: set[str]
+    look: Look
     wait_for_more: bool
     tidy: bool
     messages: list[Message] = field(default_factory=list)
-    wait_s: float | None = None
-    """In how long there is something to give."""
+    later: dict[str, float] = field(default_factory=dict)
+    """Routes that have something to give in so many seconds."""
     refused: list[LaneFull | None] = field(default_factory=list)
     write_error: BufferUnavailable | None = None
     read_error: BufferUnavailable | None = None
 
     def run(self, store: Store) -> None:
+        store.begin_giving(self.look.ready.keys() - self.rewinds)  # so that what is written now marks them too
         try:
             if self.writes:
                 self.refused = store.write(self.writes)
         except BufferUnavailable as error:
             self.write_error = error
-        if self.rewind:
-            store.rewind()
+        for route in self.rewinds:
+            store.rewind(route)
+        store.begin_giving(self.look.ready)
         try:
-            for lane, most in self.room.items():
-                self._read(store, lane, most)
+            for route, ready in self.look.ready.items():
+                for lane in store.unfinished(route):
+                    self._read(store, lane, route, self.look.most - ready.get(lane, 0))
             if self.tidy:
                 store.tidy()
         except BufferUnavailable as error:
             self.read_error = error
 
-    def _read(self, store: Store, lane: str, most: int) -> None:
+    def _read(self, store: Store, lane: str, route: str, most: int) -> None:
         size_bytes = 0
-        while most > 0 and size_bytes < _AHEAD_BYTES:
-            match store.take(wait_for_more=self.wait_for_more, lanes=(lane,)):
+        while most > 0 and size_bytes < self.look.most_bytes:
+            match store.take(wait_for_more=self.wait_for_more, lanes=((lane, route),)):
                 case Message() as message:
                     self.messages.append(message)
                     size_bytes += len(message.body)
@@ -485,5 +460,5 @@ class _Visit:
                 case None:
                     return
                 case wait_s:
-                    self.wait_s = wait_s if self.wait_s is None else min(wait_s, self.wait_s)
+                    self.later[route] = min(wait_s, self.later.get(route, wait_s))
                     return

@@ -1,4 +1,8 @@
-"""The lanes: which there are, what each is told, and whose turn it is."""
+"""The lanes: which there are, what each is told, and whose turn it is.
+
+A sensor with an identity of its own has messages of its own. So what is one lane in the configuration and to the
+outside is on disk one for each *route*: the sensor's name, or "" for the gateway's own identity.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ QUARANTINE: Final = "(quarantine)"
 
 NUMBERS: Final = 1 << 48
 """Chunk numbers a lane can use up; at a thousand a second enough for nine thousand years."""
+
+MOST_LANES: Final = (1 << 63) // NUMBERS
+"""There can be over the whole life of a store, those of all routes counted: 32,768, as SQLite's keys have 63 bits."""
 
 _PATIENCE: Final = 8
 """Messages of others that a lane lets pass before it has its turn."""
@@ -39,10 +46,11 @@ def plans(settings: BufferSettings, known: Sequence[str] = ()) -> list[LanePlan]
 
     Args:
         settings: of the buffer.
-        known: names of lanes there are on disk.
+        known: names of lanes there are on disk, of whatever route.
     """
     configured = [lane.name for lane in settings.lanes]
-    former = [LaneSettings(name=name) for name in known if name not in configured and name != QUARANTINE]
+    names = dict.fromkeys(lane_and_route(name)[0] for name in known)
+    former = [LaneSettings(name=name) for name in names if name not in configured and name != QUARANTINE]
     return [
         LanePlan(
             lane.name,
@@ -62,13 +70,34 @@ def quarantine_plan(settings: BufferSettings) -> LanePlan:
     return LanePlan(QUARANTINE, None, settings.quarantine_bytes, "drop-oldest", 2, 1000, 0.0)
 
 
+def name_on_disk(lane: str, route: str) -> str:
+    """What a lane of one route is called on disk. Neither name has a slash."""
+    return f"{lane}/{route}" if route else lane
+
+
+def lane_and_route(name_on_disk: str) -> tuple[str, str]:
+    """The inverse."""
+    lane, _, route = name_on_disk.partition("/")
+    return lane, route
+
+
+def lane_key(number: int) -> str:
+    """Under which the table `store` says once more what a sensor's lane is called.
+
+    A book that the disk has damaged must not cost a lane its route: messages would go under the wrong identity.
+    """
+    return f"lane {number}"
+
+
 @dataclass(slots=True)
 class Lane:
-    """A lane at work: its plan, and what only this process needs to know of it."""
+    """A lane of one route at work: its plan, and what only this process needs to know of it."""
 
     plan: LanePlan
+    """Which all its routes share, with the limit in it."""
     number: int
     """Its own on disk, for as long as the store lives."""
+    route: str = ""
     taken_to: int = 0
     """Number of the last chunk given out; where `take` goes on."""
     open_first_chunk: int = 0
@@ -87,6 +116,7 @@ class Lane:
         return Lane(
             self.plan,
             self.number,
+            self.route,
             self.taken_to,
             self.open_first_chunk,
             self.open_records,
@@ -95,6 +125,11 @@ class Lane:
             self.look_at_s,
             self.seen.copy() if self.seen else Counter(),
         )
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The lane's name and the route."""
+        return self.plan.name, self.route
 
     def chunk_id(self, number: int) -> int:
         """The key of a chunk in the table `chunk`."""

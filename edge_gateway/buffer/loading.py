@@ -9,9 +9,28 @@ from typing import Any
 
 import apsw
 
-from edge_gateway.buffer.books import TOTALS, WHOLE_LANE, Book, Key, checked_row, columns_of, with_crc
+from edge_gateway.buffer.books import (
+    TOTALS,
+    WHOLE_LANE,
+    Book,
+    Key,
+    Sums,
+    checked_row,
+    columns_of,
+    name_of_whole,
+    with_crc,
+)
 from edge_gateway.buffer.database import SCHEMA, SCHEMA_VERSION, Space
-from edge_gateway.buffer.lanes import NUMBERS, QUARANTINE, Lane, plans, quarantine_plan
+from edge_gateway.buffer.lanes import (
+    NUMBERS,
+    QUARANTINE,
+    Lane,
+    LanePlan,
+    lane_and_route,
+    lane_key,
+    plans,
+    quarantine_plan,
+)
 from edge_gateway.buffer.ledger import GENESIS
 from edge_gateway.buffer.rebuild import NUMBER_FLOOR, TO_RECONCILE
 from edge_gateway.buffer.sealing import Sealer
@@ -57,15 +76,16 @@ def load_shelf(
         said["id"] = f"{rng.getrandbits(48):012x}"
         db.execute(PUT_STORE, with_crc(("id", said["id"])))
     floor = int(said.get(NUMBER_FLOOR, "0"))
-    lanes, order = _number_lanes(books, settings)
+    plans_by_name, lanes = _number_lanes(books, settings)
     if TO_RECONCILE in said and (nameless := _lanes_of_rows(db, books, lanes) - lanes.keys()):
         for number in nameless:
-            key = (number, f"{WHOLE_LANE}lane {number}")
+            name = lane_key(number)
+            key = (number, WHOLE_LANE + said.get(name, name))
             books[key] = Book(last=floor, chunk=floor, given=floor)
             db.execute(PUT_BOOK, with_crc((*key, *columns_of(books[key]))))
-        lanes, order = _number_lanes(books, settings)
+        plans_by_name, lanes = _number_lanes(books, settings)
     for lane in lanes.values():
-        key = (lane.number, WHOLE_LANE + lane.plan.name)
+        key = (lane.number, name_of_whole(lane))
         if key not in books:
             [(last_id, message)] = db.execute(_LAST_OF_LANE, _span(lane))
             chunk = max(floor, lane.chunk_number(last_id) if last_id else 0)
@@ -73,6 +93,8 @@ def load_shelf(
             db.execute(PUT_BOOK, with_crc((*key, *columns_of(books[key]))))
     boots, boot = _boots(said, lanes, db, clock.boot_id)
     db.execute("COMMIT")
+    open_hour = max((book.hour for book in books.values()), default=0)
+    wholes = {number: books.pop((number, name_of_whole(lane))) for number, lane in lanes.items()}
     # Not the last row of the ledger: if somebody removed the end of it, the gap has to stay.
     ledger_number, _, digest = said.get("ledger", "0 ").partition(" ")
     return Shelf(
@@ -81,14 +103,15 @@ def load_shelf(
         sealer=sealer,
         settings=settings,
         id=said["id"],
+        plans=plans_by_name,
         lanes=lanes,
-        order=order,
         books=books,
+        sums=Sums(wholes, lanes),
         boots=boots,
         boot=boot,
         ledger_number=int(ledger_number),
         ledger_digest=bytes.fromhex(digest) or GENESIS,
-        open_hour=max((book.hour for book in books.values()), default=0),
+        open_hour=open_hour,
         notes={key.removeprefix("note "): text for key, text in said.items() if key.startswith("note ")},
         number_floor=floor,
         is_rebuilt=TO_RECONCILE in said,
@@ -165,19 +188,24 @@ def _checked(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return checked
 
 
-def _number_lanes(books: Mapping[Key, Book], settings: BufferSettings) -> tuple[dict[int, Lane], list[int]]:
-    """Give each lane the number it has on disk, or the next one."""
+def _number_lanes(books: Mapping[Key, Book], settings: BufferSettings) -> tuple[dict[str, LanePlan], dict[int, Lane]]:
+    """Give each lane the number it has on disk, or the next one.
+
+    Returns:
+        The plans of those that are taken from, by name and in order; all lanes, by number.
+    """
     numbers = {device.removeprefix(WHOLE_LANE): lane for lane, device in books if device.startswith(WHOLE_LANE)}
-    lanes: dict[int, Lane] = {}
-    order = []
-    for rank, plan in enumerate((quarantine_plan(settings), *plans(settings, list(numbers)))):
+    by_name = {plan.name: plan for plan in (quarantine_plan(settings), *plans(settings, list(numbers)))}
+    for rank, name in enumerate(by_name):
         # A lane whose book the disk has damaged had, most likely, the number of its rank.
         free = max(numbers.values(), default=-1) + 1 if rank in numbers.values() else rank
-        number = numbers.setdefault(plan.name, free)
-        lanes[number] = Lane(plan, number)
-        if plan.name != QUARANTINE:
-            order.append(number)
-    return lanes, order
+        numbers.setdefault(name, free)
+    lanes: dict[int, Lane] = {}
+    for name, number in numbers.items():
+        lane, route = lane_and_route(name)
+        lanes[number] = Lane(by_name[lane], number, route)
+    del by_name[QUARANTINE]
+    return by_name, lanes
 
 
 def _boots(

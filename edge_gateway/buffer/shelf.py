@@ -10,9 +10,10 @@ from typing import Any, Final, NamedTuple
 import apsw
 import orjson
 
-from edge_gateway.buffer.books import WHOLE_LANE, Book, Key
+from edge_gateway.buffer.books import Book, Key, Sums
 from edge_gateway.buffer.database import PAGE_BYTES, Space
-from edge_gateway.buffer.lanes import QUARANTINE, Lane
+from edge_gateway.buffer.lanes import QUARANTINE, Lane, LanePlan
+from edge_gateway.buffer.ranking import Ranking
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import BufferDamaged, PayloadDamaged
@@ -78,7 +79,10 @@ class Taken:
 
 @dataclass(slots=True)
 class Shelf:
-    """The store's state. Only a finished transaction changes it."""
+    """The store's state. Only a finished transaction changes it, but for what is on its way.
+
+    Nothing that is done for a record, a message or a transaction takes longer the more routes there are.
+    """
 
     db: apsw.Connection
     space: Space
@@ -86,11 +90,14 @@ class Shelf:
     settings: BufferSettings
     id: str
     """Of the store; begins every message id."""
+    plans: dict[str, LanePlan]
+    """Of the lanes that are taken from, by name, the most urgent first."""
     lanes: dict[int, Lane]
-    """By number, the quarantine too."""
-    order: list[int]
-    """Numbers of the lanes that are taken from, the most urgent first."""
+    """By number, those of all routes, the quarantine too."""
     books: dict[Key, Book]
+    """Of devices."""
+    sums: Sums
+    """The lanes' own books."""
     boots: dict[int, Boot]
     boot: int
     """The running one."""
@@ -106,8 +113,8 @@ class Shelf:
     """Whether the books have still to be held against the chunks."""
     seqs: dict[str, int] = field(default_factory=dict)
     """The last seq of each device, over all lanes."""
-    taken: dict[tuple[str, int], Taken] = field(default_factory=dict)
-    """Messages given out and not settled, by lane and number."""
+    taken: dict[int, dict[int, Taken]] = field(default_factory=dict)
+    """Messages given out and not settled, by their number, of each lane, by its."""
     fresh: dict[int, Chunk] = field(default_factory=dict)
     """Chunks of the last transaction: they are nearly always taken next."""
     unlogged: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -116,27 +123,81 @@ class Shelf:
     """Uptime."""
     passed_over: set[int] = field(default_factory=set)
     """Lanes with damaged chunks that are still there, because the disk takes no writes."""
-    is_giving: bool = False
-    """Whether messages are being taken, so that what is appended may leave at once."""
+    giving: set[str] = field(default_factory=set)
+    """Routes whose messages are being taken, so that what is appended may leave at once."""
+    to_mark: set[str] = field(default_factory=set)
+    """Those of them whose lanes are not all marked yet; see `Transaction.mark_given`."""
 
-    numbers: dict[str, int] = field(init=False)
-    """The lanes' numbers by name."""
-    whole_names: dict[int, str] = field(init=False)
-    """The names of the lanes' own books."""
+    numbers: dict[tuple[str, str], int] = field(init=False)
+    """The lanes' numbers by name and route."""
+    rank: dict[str, int] = field(init=False)
+    """Of a lane by its name; 0 is the most urgent."""
     quarantine: int = field(init=False)
     """The number of the lane of bad frames."""
+    next_number: int = field(init=False)
+    """Of a lane that is new; no number is used twice."""
+    to_give: set[int] = field(init=False)
+    """Lanes in which not all was given out."""
+    expiry: Ranking = field(default_factory=Ranking)
+    """Lanes in which something will expire, by the uptime at which to look, seconds."""
 
     def __post_init__(self) -> None:
-        self.numbers = {lane.plan.name: number for number, lane in self.lanes.items()}
-        self.whole_names = {number: WHOLE_LANE + lane.plan.name for number, lane in self.lanes.items()}
-        self.quarantine = self.numbers[QUARANTINE]
+        self.numbers = {lane.place: number for number, lane in self.lanes.items()}
+        self.rank = {name: at for at, name in enumerate(self.plans)}
+        self.quarantine = self.numbers[QUARANTINE, ""]
+        self.next_number = max(self.lanes) + 1
+        self.to_give = {number for number in self.lanes if number != self.quarantine and self.whole(number).chunk}
+        for lane in self.lanes.values():
+            self.note_expiry(lane)
         for (_, device), book in self.books.items():
-            if not device.startswith(WHOLE_LANE):
-                self.seqs[device] = max(book.last, self.seqs.get(device, self.number_floor))
+            self.seqs[device] = max(book.last, self.seqs.get(device, self.number_floor))
 
     def whole(self, number: int) -> Book:
         """A lane's own book; to be read only."""
-        return self.books[number, self.whole_names[number]]
+        return self.sums.wholes[number]
+
+    def route_lanes(self, route: str) -> list[Lane]:
+        """The lanes of a route, the most urgent first."""
+        numbers = (self.numbers.get((name, route)) for name in self.plans)
+        return [self.lanes[number] for number in numbers if number is not None]
+
+    def unfinished(self, route: str) -> list[str]:
+        """The lanes in which not all of a route was given out, the most urgent first."""
+        return [name for name in self.plans if self.numbers.get((name, route)) in self.to_give]
+
+    def may_give(self, route: str) -> bool:
+        """Whether anything of a route was not given out."""
+        return any(self.numbers.get((name, route)) in self.to_give for name in self.plans)
+
+    def give(self, lane: Lane, to_chunk: int) -> None:
+        """A lane was given out as far as this chunk number."""
+        lane.taken_to = to_chunk
+        if to_chunk >= self.whole(lane.number).chunk:
+            self.to_give.discard(lane.number)
+
+    def begin_giving(self, route: str) -> None:
+        """Messages of a route are taken."""
+        if route not in self.giving:
+            self.giving.add(route)
+            self.to_mark.add(route)
+
+    def rewind(self, route: str) -> None:
+        """Start over with the oldest message of a route."""
+        self.giving.discard(route)
+        self.to_mark.discard(route)
+        for lane in self.route_lanes(route):
+            self.taken.pop(lane.number, None)
+            self.passed_over.discard(lane.number)
+            lane.taken_to = 0
+            lane.look_at_s = 0.0
+            if self.whole(lane.number).chunk:
+                self.to_give.add(lane.number)
+            self.note_expiry(lane)
+
+    def note_expiry(self, lane: Lane) -> None:
+        """Something in a lane has changed, or when to look at it."""
+        if lane.plan.ttl_s is not None:
+            self.expiry.put(lane.number, lane.look_at_s if self.whole(lane.number).queued else None)
 
 
 def context(chunk_id: int, message: int, records: int, counts: bytes) -> bytes:

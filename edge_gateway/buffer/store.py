@@ -5,7 +5,8 @@ What is on disk:
 - `chunk`: records as they were appended together, already encoded and sealed, so that delivering them costs no second
   encoding. A run of chunks with one `message` number is one message.
 - `book`: for each lane and device what became of its records, and the last `seq` given out. Under a name that begins
-  with `=` stands the lane as a whole, so that start takes the same time however full the store is.
+  with `=` stands the lane as a whole, so that start takes the same time however full the store is. There is a lane for
+  each route: `=normal` is the gateway's own, `=normal/boiler-3` that of a sensor with an identity of its own.
 - `ledger`: the books as they were at the end of each hour, chained by digests.
 - `store`: the store's id, the boots records were stamped in, and notes.
 
@@ -20,7 +21,8 @@ first chunk gets a fresh number. So no message ever grows after its first sendin
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Generator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,7 +34,7 @@ import orjson
 import structlog
 
 from edge_gateway.buffer import ACCOUNT_COLUMNS, Account, Batch, StoredChunk
-from edge_gateway.buffer.books import WHOLE_LANE, total
+from edge_gateway.buffer.books import WHOLE_LANE, Book, Key, total
 from edge_gateway.buffer.corrections import correct
 from edge_gateway.buffer.database import (
     PAGE_BYTES,
@@ -42,7 +44,7 @@ from edge_gateway.buffer.database import (
     open_database,
     sqlite_errors,
 )
-from edge_gateway.buffer.lanes import NUMBERS, QUARANTINE, Lane, lane_number
+from edge_gateway.buffer.lanes import NUMBERS, QUARANTINE, Lane, lane_number, name_on_disk
 from edge_gateway.buffer.ledger import LedgerHead, LedgerRow
 from edge_gateway.buffer.loading import load_shelf, read_books
 from edge_gateway.buffer.rebuild import finish, has_sound_header, lacks_database, rebuild
@@ -182,7 +184,7 @@ class Store:
     @property
     def lanes(self) -> list[str]:
         """The lanes that are taken from, the most urgent first."""
-        return [self._shelf.lanes[number].plan.name for number in self._shelf.order]
+        return list(self._shelf.plans)
 
     @property
     def state(self) -> str:
@@ -202,20 +204,21 @@ class Store:
                 close_database(self._db)
 
     def queued(self) -> dict[str, int]:
-        """Records waiting, by lane, from memory."""
-        return {self._shelf.lanes[number].plan.name: self._shelf.whole(number).queued for number in self._shelf.order}
+        """Records waiting, by lane, from memory; those of all routes."""
+        return {name: self._shelf.sums.by_name[name].queued for name in self._shelf.plans}
+
+    def has_queued(self, route: str) -> bool:
+        """Whether any record of a route waits, given out or not; from memory."""
+        return any(self._shelf.whole(lane.number).queued for lane in self._shelf.route_lanes(route))
 
     def totals(self) -> Account:
         """The account summed over devices and lanes, from memory."""
-        return total(self._shelf.whole(number) for number in self._shelf.order)
+        return total(self._shelf.sums.by_name[name] for name in self._shelf.plans)
 
     def known_accounts(self) -> dict[tuple[str, str], Account]:
         """The account of each device and lane, from memory."""
-        return {
-            (device, self._shelf.lanes[lane].plan.name): book.account()
-            for (lane, device), book in list(self._shelf.books.items())  # a transaction may add some meanwhile
-            if not device.startswith(WHOLE_LANE)
-        }
+        # A transaction may add some meanwhile.
+        return self._accounts_of(list(self._shelf.books.items()))
 
     def accounts(self) -> dict[tuple[str, str], Account]:
         """The account of each device and lane, all read from disk; what is queued is counted chunk by chunk.
@@ -226,26 +229,30 @@ class Store:
         return self._soundly(self._count_accounts)
 
     def _count_accounts(self) -> dict[tuple[str, str], Account]:
-        accounts = {
-            (device, self._lane_name(lane)): book.account()
-            for (lane, device), book in read_books(self._db).items()
-            if not device.startswith(WHOLE_LANE)
-        }
+        books = read_books(self._db).items()
+        accounts = self._accounts_of((key, book) for key, book in books if not key[1].startswith(WHOLE_LANE))
         for account in accounts.values():
             account.queued = 0
         for chunk_id, counts in self._db.execute("SELECT id, counts FROM chunk"):
-            if (name := self._lane_name(lane_number(chunk_id))) != QUARANTINE:
+            if (name := self._lane(lane_number(chunk_id)).plan.name) != QUARANTINE:
                 for device, records in counts_of(counts).items():
                     accounts.setdefault((device, name), Account()).queued += records
         if any(account.balance() for account in accounts.values()):
             raise BufferDamaged("chunks are not in the books, or not there", where=self._path)
         return accounts
 
-    def _lane_name(self, number: int) -> str:
+    def _accounts_of(self, books: Iterable[tuple[Key, Book]]) -> dict[tuple[str, str], Account]:
+        """By device and lane: a device may have been in several routes in its life."""
+        by_account: defaultdict[tuple[str, str], list[Book]] = defaultdict(list)
+        for (number, device), book in books:
+            by_account[device, self._lane(number).plan.name].append(book)
+        return {key: total(several) for key, several in by_account.items()}
+
+    def _lane(self, number: int) -> Lane:
         lane = self._shelf.lanes.get(number)
         if lane is None:
             raise BufferDamaged("there are rows of a lane that never was", where=f"lane {number}")
-        return lane.plan.name
+        return lane
 
     def _soundly(self, call: Callable[[], _Result]) -> _Result:
         """Run a call on the database. If that turns out to be damaged, save what is whole, and run it again."""
@@ -314,7 +321,7 @@ class Store:
                 transaction = Transaction(shelf, moment)
                 transaction.note_time()
                 done = steps(transaction)
-                if shelf.is_giving:
+                if shelf.giving:
                     transaction.mark_given()
                 transaction.write()
                 if self._is_in_doubt:
@@ -398,12 +405,14 @@ class Store:
 
     # --- giving out ------------------------------------------------------------------------------------------------
 
-    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+    def take(
+        self, *, wait_for_more: bool = True, lanes: Collection[tuple[str, str]] | None = None
+    ) -> Message | float | None:
         """Give out the next message not given out yet, of the most urgent lane.
 
         Args:
             wait_for_more: let a young message wait for more records, as its lane says.
-            lanes: of these lanes only.
+            lanes: of these only, each a lane and a route; of all routes by default.
 
         Returns:
             The message; or in how many seconds a waiting message will be given out; or None if there is nothing.
@@ -411,18 +420,22 @@ class Store:
         Raises:
             BufferUnavailable: the store cannot be read.
         """
-        self._shelf.is_giving = True
+        places = {lane.place for lane in self._shelf.lanes.values()} if lanes is None else lanes
+        self.begin_giving(route for _, route in places)
         if self._is_in_doubt or self.seconds_to_expiry() == 0:
             self.write(Writes())
-        return self._soundly(lambda: self._take(lanes, wait_for_more=wait_for_more))
+        return self._soundly(lambda: self._take(places, wait_for_more=wait_for_more))
 
-    def _take(self, lanes: Collection[str] | None, *, wait_for_more: bool) -> Message | float | None:
+    def begin_giving(self, routes: Iterable[str]) -> None:
+        """Messages of these routes are taken from now on. Told of all at once, marking them takes one transaction."""
+        for route in routes:
+            self._shelf.begin_giving(route)
+
+    def _take(self, places: Collection[tuple[str, str]], *, wait_for_more: bool) -> Message | float | None:
         wait_s: float | None = None
-        for number in self._shelf.order:
+        for number in self._unfinished(places):
             lane = self._shelf.lanes[number]
-            if lanes is not None and lane.plan.name not in lanes:
-                continue
-            while lane.taken_to < self._shelf.whole(number).chunk:
+            while number in self._shelf.to_give:
                 young_s = self._still_waits_s(lane) if wait_for_more else 0.0
                 if young_s > 0:
                     wait_s = young_s if wait_s is None else min(wait_s, young_s)
@@ -432,6 +445,14 @@ class Store:
                     return message
                 lane = self._shelf.lanes[number]
         return wait_s
+
+    def _unfinished(self, places: Collection[tuple[str, str]]) -> list[int]:
+        """Which of these lanes have something to give, the most urgent first."""
+        shelf = self._shelf
+        numbers = [number for place in places if (number := shelf.numbers.get(place)) in shelf.to_give]
+        if len(numbers) > 1:
+            numbers.sort(key=lambda number: (shelf.rank[shelf.lanes[number].plan.name], number))
+        return numbers
 
     def _still_waits_s(self, lane: Lane) -> float:
         """How long the next message of a lane still waits for company."""
@@ -456,8 +477,8 @@ class Store:
                 return None
             message, taken = found
             lane = self._shelf.lanes[number]
-        self._shelf.taken[lane.plan.name, message.number] = taken
-        lane.taken_to = lane.chunk_number(taken.last_id)
+        self._shelf.taken.setdefault(number, {})[message.number] = taken
+        self._shelf.give(lane, lane.chunk_number(taken.last_id))
         if message.number == self._shelf.whole(number).last:
             lane.open_records = 0
         return message
@@ -474,31 +495,31 @@ class Store:
             whole = self._shelf.whole(number)
             whole.given = whole.chunk
 
-    @property
-    def may_give(self) -> bool:
-        """Whether `take` has anything to look for; from memory."""
-        return any(self._shelf.lanes[number].taken_to < self._shelf.whole(number).chunk for number in self._shelf.order)
+    def may_give(self, route: str) -> bool:
+        """Whether `take` has anything of a route to look for; from memory."""
+        return self._shelf.may_give(route)
+
+    def unfinished(self, route: str) -> list[str]:
+        """The lanes in which `take` has anything of a route to look for, the most urgent first; from memory."""
+        return self._shelf.unfinished(route)
 
     def seconds_to_expiry(self) -> float | None:
         """In how long a transaction should look for records that have expired; None if none ever does."""
-        due_s = [
-            lane.look_at_s
-            for number in self._shelf.order
-            if (lane := self._shelf.lanes[number]).plan.ttl_s is not None and self._shelf.whole(number).queued
-        ]
-        if not due_s:
+        standing = self._shelf.expiry.standing
+        if not standing:
             return None
-        wait_s = min(due_s) - self._uptime_s()
+        wait_s = standing[0][0] - self._uptime_s()
         return wait_s if wait_s > _INSTANT_S else 0.0
 
-    def rewind(self) -> None:
-        """Start giving out from the oldest message again."""
-        self._shelf.taken.clear()
-        self._shelf.passed_over.clear()
-        self._shelf.is_giving = False
-        for lane in self._shelf.lanes.values():
-            lane.taken_to = 0
-            lane.look_at_s = 0.0
+    def rewind(self, route: str | None = None) -> None:
+        """Start giving out from the oldest message again.
+
+        Args:
+            route: of this one only; of all by default.
+        """
+        routes = {lane.route for lane in self._shelf.lanes.values()} if route is None else {route}
+        for each in routes:
+            self._shelf.rewind(each)
 
     def _read_message(self, number: int) -> tuple[Message, Taken] | None:
         """Put the next message of a lane together; None if there is none. Damaged chunks are set aside."""
@@ -519,7 +540,7 @@ class Store:
             lane = self._shelf.lanes[number]
         if not chunks:
             self._miss_none(lane)
-            lane.taken_to = self._shelf.whole(number).chunk
+            self._shelf.give(lane, self._shelf.whole(number).chunk)
             return None
         counts: dict[str, int] = {}
         for chunk in chunks:
@@ -528,16 +549,23 @@ class Store:
         first = chunks[0]
         body = b"[" + b",".join(map(self._corrected, chunks)) + b"]"
         taken = Taken(first.id, chunks[-1].id, counts, sum(chunk.stored_bytes for chunk in chunks))
-        records = sum(chunk.records for chunk in chunks)
-        return Message(f"{self.id}-{number}-{first.message}", lane.plan.name, first.message, records, body), taken
+        message = Message(
+            f"{self.id}-{number}-{first.message}",
+            lane.plan.name,
+            first.message,
+            sum(chunk.records for chunk in chunks),
+            body,
+            lane.route,
+        )
+        return message, taken
 
     def _miss_none(self, lane: Lane) -> None:
         """At the end of a lane: see that the disk has not swallowed chunks without a word."""
         queued = self._shelf.whole(lane.number).queued
-        taken = (each for (name, _), each in self._shelf.taken.items() if name == lane.plan.name)
+        taken = self._shelf.taken.get(lane.number, {}).values()
         given = sum(sum(each.counts.values()) for each in taken)
         if queued != given and lane.number not in self._shelf.passed_over:
-            raise BufferDamaged(f"{queued - given} records are missing", where=f"lane {lane.plan.name}")
+            raise BufferDamaged(f"{queued - given} records are missing", where=f"lane {name_on_disk(*lane.place)}")
 
     def _chunks_after(self, lane: Lane, damaged: list[tuple[Chunk, bytes]]) -> Generator[Chunk, None, None]:
         """The chunks of a lane not given out, in order; from memory if the last transaction appended them all.
@@ -617,7 +645,7 @@ class Store:
         apart = self._shelf.quarantine
         spans = [(apart * NUMBERS, (apart + 1) * NUMBERS - 1)]
         if not quarantine:
-            spans = [(0, apart * NUMBERS - 1), ((apart + 1) * NUMBERS, (max(self._shelf.lanes) + 1) * NUMBERS)]
+            spans = [(0, apart * NUMBERS - 1), ((apart + 1) * NUMBERS, self._shelf.next_number * NUMBERS - 1)]
         rows: list[tuple[Any, ...]] = []
         for first, last in spans:
             span = (max(after, first - 1), last, most - len(rows))
@@ -629,9 +657,9 @@ class Store:
             payload = self._corrected(chunk) if sealed is None else None
             if sealed is not None and not quarantine:
                 damaged.append((chunk, sealed))
-            name = self._lane_name(chunk.message if quarantine else lane_number(chunk.id))
+            name, route = self._lane(chunk.message if quarantine else lane_number(chunk.id)).place
             counts = counts_of(chunk.counts)
-            found.append(StoredChunk(chunk.id, name, chunk.message, chunk.records, counts, payload))
+            found.append(StoredChunk(chunk.id, name, chunk.message, chunk.records, counts, payload, route))
         if damaged:
             self._set_aside(damaged)
         return found
@@ -666,8 +694,8 @@ class Store:
         file_pages, free_pages = self._soundly(lambda: (self._shelf.space.file_pages(), self._shelf.space.free_pages()))
         shelf = self._shelf
         lanes = []
-        for number in shelf.order:
-            plan, whole = shelf.lanes[number].plan, shelf.whole(number)
+        for plan in shelf.plans.values():
+            whole = shelf.sums.by_name[plan.name]
             account = {name: getattr(whole.account(), name) for name in ACCOUNT_COLUMNS}
             lanes.append(
                 {
@@ -746,7 +774,7 @@ class Store:
         _log.error("buffer.damaged", path=self._path, reason=error.what)
         if not self._has_file:
             raise error
-        is_giving = hasattr(self, "_shelf") and self._shelf.is_giving
+        giving = self._shelf.giving if hasattr(self, "_shelf") else set()
         # From here on nothing is written to the old files: what is in them is all there is.
         self._damage = error
         try:
@@ -760,7 +788,8 @@ class Store:
             self._not_mended, self._mend_at_s = failed, self._uptime_s() + _MEND_EVERY_S
             raise
         self._damage = self._not_mended = None
-        self._shelf.is_giving = is_giving
+        for route in giving:
+            self._shelf.begin_giving(route)
         self._damage_until_s = self._uptime_s() + _DAMAGE_TOLD_S
 
     def _rebuild(self, path: Path) -> None:

@@ -7,19 +7,28 @@ committed. What has been given out to the uplink is never changed: `Lane.taken_t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from math import inf
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 import structlog
 
 from edge_gateway.buffer import BadFrame, Batch
-from edge_gateway.buffer.books import TOTALS, WHOLE_LANE, Change, Key, with_crc
+from edge_gateway.buffer.books import TOTALS, Change, Key, total, with_crc
 from edge_gateway.buffer.corrections import age_s
 from edge_gateway.buffer.database import PAGE_BYTES
 from edge_gateway.buffer.documents import Piece, pieces_of_bad_frames, pieces_of_records, thinned
-from edge_gateway.buffer.lanes import NUMBERS, Lane, lane_number
+from edge_gateway.buffer.lanes import (
+    MOST_LANES,
+    NUMBERS,
+    Lane,
+    LanePlan,
+    lane_key,
+    lane_number,
+    name_on_disk,
+)
 from edge_gateway.buffer.ledger import LedgerRow, close_hour
 from edge_gateway.buffer.rebuild import TO_RECONCILE
 from edge_gateway.buffer.shelf import (
@@ -51,6 +60,7 @@ _DROP_CHUNKS: Final = "DELETE FROM chunk WHERE id BETWEEN ? AND ?"
 _UNSURE_ARE_TOLD: Final = "UPDATE chunk SET clock = ? WHERE id BETWEEN ? AND ? AND boot = ? AND clock = ?"
 _OUTLINES: Final = "SELECT id, message, boot, uptime_ms, counts, length(payload) FROM chunk WHERE id > ? AND id <= ?"
 _FIRST_OUTLINE: Final = f"{_OUTLINES} ORDER BY id LIMIT 1"
+_LAST_OUTLINE: Final = f"{_OUTLINES} ORDER BY id DESC LIMIT 1"
 _OUTLINES_OF_MESSAGE: Final = f"{_OUTLINES} AND message = ? ORDER BY id"
 _CHUNK: Final = "SELECT * FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT 1"
 _CHUNKS: Final = "SELECT * FROM chunk WHERE id BETWEEN ? AND ?"
@@ -73,6 +83,8 @@ _SPARE_PAGES: Final = 16
 
 _FEW_SPARE_PAGES: Final = 4
 """The same on a full disk, where lanes have to give them."""
+
+_Records: TypeAlias = Sequence[Reading | Event]
 
 
 class _Group(NamedTuple):
@@ -105,9 +117,14 @@ class Transaction:
         self._uptime_s = moment.uptime_ns / NS_PER_S
         hour = moment.now_ns // _HOUR_NS
         self._hour = hour if moment.is_trusted and hour > 0 else shelf.open_hour or max(1, hour)
-        self._change = Change(shelf.books, shelf.whole_names, shelf.seqs, self._hour)
         self._lanes: dict[int, Lane] = {}
+        """Those that this transaction writes to, and its new ones."""
+        self._change = Change(shelf.books, shelf.sums, shelf.lanes, shelf.seqs, self._hour)
+        self._opened_lanes: dict[tuple[str, str], int] = {}
+        """The numbers of its new ones, by name and route."""
         self._placed: list[Chunk] = []
+        self._placed_in: defaultdict[int, list[Chunk]] = defaultdict(list)
+        """The same by lane."""
         self._rows: list[tuple[object, ...]] = []
         """The chunks placed, sealed."""
         self._placed_pages = 0
@@ -132,11 +149,16 @@ class Transaction:
 
     def _close_hour(self) -> None:
         shelf = self._shelf
-        entries = []
-        for lane, device in sorted(key for key, book in shelf.books.items() if book.hour):
-            book = self._change.book(lane, device)
-            book.hour = 0
-            entries.append((shelf.lanes[lane].plan.name, device, book.account()))
+        # A device may have been in several routes of a lane, but has one account there.
+        changed = set()
+        books = defaultdict(list)
+        for (lane, device), book in shelf.books.items():
+            place = shelf.lanes[lane].plan.name, device
+            books[place].append(book)
+            if book.hour:
+                self._change.book(lane, device).hour = 0
+                changed.add(place)
+        entries = [(*place, total(books[place])) for place in changed]
         self._ledger = close_hour(shelf.open_hour * 3600, entries, shelf.ledger_number, shelf.ledger_digest)
         self._db.executemany(PUT_LEDGER, self._ledger)
         head = self._ledger[-1]
@@ -149,11 +171,13 @@ class Transaction:
         """Drop what the hub has confirmed."""
         self._settled = messages
         numbers = self._shelf.numbers
-        for place in dict.fromkeys((message.lane, message.number) for message in messages):  # one may be there twice
-            taken = self._shelf.taken.get(place)
+        for lane, route, number in dict.fromkeys(
+            (each.lane, each.route, each.number) for each in messages
+        ):  # no repeats
+            of_lane = numbers.get((lane, route), -1)
+            taken = self._shelf.taken.get(of_lane, {}).get(number)
             if taken is not None:
-                lane = numbers[place[0]]
-                self._change.count(lane, taken.counts, "delivered", bytes_queued=-taken.bytes)
+                self._change.count(of_lane, taken.counts, "delivered", bytes_queued=-taken.bytes)
                 self._db.execute(_DROP_CHUNKS, (taken.first_id, taken.last_id))
 
     def take_from_quarantine(self, chunk_ids: Iterable[int]) -> None:
@@ -164,20 +188,19 @@ class Transaction:
                 _, origin, _, _, counts, size = row
                 taken_out = {device: -records for device, records in counts_of(counts).items()}
                 self._change.count(origin, taken_out, "received", "quarantined")
-                self._change.whole(self._shelf.quarantine).bytes -= size
+                self._change.add_bytes(self._shelf.quarantine, -size)
                 self._db.execute(_DROP_CHUNKS, (chunk_id, chunk_id))
 
     def expire(self) -> None:
         """Drop what is older than its lane's time to live."""
         has_learnt = self._offset_ns != self._shelf.boots[self._shelf.boot].offset_ns
-        for number in self._shelf.order:
-            lane = self._shelf.lanes[number]
-            ttl_s = lane.plan.ttl_s
-            if ttl_s is None or (self._uptime_s < lane.look_at_s and not has_learnt):
-                continue
+        for number in self._shelf.expiry.up_to(inf if has_learnt else self._uptime_s):
             lane = self._lane(number)
+            ttl_s = lane.plan.ttl_s
+            if ttl_s is None:
+                continue
             lane.look_at_s = self._uptime_s + ttl_s
-            while (oldest := self._oldest(lane)) is not None:
+            while (oldest := self._outermost(lane)) is not None:
                 age = self._age_s(oldest)
                 if age <= ttl_s:
                     lane.look_at_s = self._uptime_s + ttl_s - age
@@ -208,10 +231,9 @@ class Transaction:
         quarantine = self._lane(self._shelf.quarantine)
         if quarantine.plan.max_bytes and len(sealed) <= quarantine.plan.max_bytes:
             row = chunk._replace(id=self._next_id(quarantine), message=origin, clock=DAMAGED)
-            self._change.whole(quarantine.number).bytes += len(sealed)
-            self._rows.append((*row[:7], sealed))
-            self._placed.append(row)
-            self._make_lane_room(quarantine, [row])
+            self._change.add_bytes(quarantine.number, len(sealed))
+            self._put(quarantine, row, sealed)
+            self._make_lane_room(quarantine)
         else:
             self._give_up_frames(origin, counts_of(chunk.counts), 0)
 
@@ -228,9 +250,12 @@ class Transaction:
             unknown = count - self._change.book(origin, source).quarantined
             if unknown > 0:
                 self._change.count(origin, {source: unknown}, "received", "quarantined")
-        self._change.whole(quarantine.number).bytes = size_bytes
-        for number in self._shelf.order:
-            self.reconcile(number)
+        self._set_bytes(quarantine.number, size_bytes)
+        devices: defaultdict[int, set[str]] = defaultdict(set)
+        for number, device in self._shelf.books.keys() | self._change.books.keys():
+            devices[number].add(device)
+        for number in self._shelf.lanes.keys() - {quarantine.number}:
+            self._reconcile(number, devices[number])
         self._db.execute("DELETE FROM store WHERE key = ?", (TO_RECONCILE,))
 
     def reconcile(self, number: int) -> Counter[str]:
@@ -239,19 +264,21 @@ class Transaction:
         Returns:
             What is missing, by device.
         """
+        keys = self._shelf.books.keys() | self._change.books.keys()
+        return self._reconcile(number, {device for each, device in keys if each == number})
+
+    def _reconcile(self, number: int, devices: Set[str]) -> Counter[str]:
+        """The same, if the devices that have books are known."""
         lane = self._shelf.lanes[number]
         there: Counter[str] = Counter()
         size_bytes = 0
         for *_, counts, size in self._db.execute(_OUTLINES, (lane.chunk_id(0), lane.chunk_id(NUMBERS - 1))):
             there.update(counts_of(counts))
             size_bytes += size
-        for chunk in self._placed:  # not in the database yet
-            if lane_number(chunk.id) == number:
-                there.update(counts_of(chunk.counts))
-                size_bytes += chunk.stored_bytes
-        self._change.whole(number).bytes = size_bytes
-        keys = self._shelf.books.keys() | self._change.books.keys()
-        devices = {device for each, device in keys if each == number and not device.startswith(WHOLE_LANE)}
+        for chunk in self._placed_in[number]:  # not in the database yet
+            there.update(counts_of(chunk.counts))
+            size_bytes += chunk.stored_bytes
+        self._set_bytes(number, size_bytes)
         missing: Counter[str] = Counter()
         for device in sorted(devices | there.keys()):
             lacks = self._change.book(number, device).queued - there[device]
@@ -268,6 +295,9 @@ class Transaction:
             setattr(whole, column, sum(getattr(book, column) for book in books))
         return missing
 
+    def _set_bytes(self, number: int, size_bytes: int) -> None:
+        self._change.add_bytes(number, size_bytes - self._change.seen_whole(number).bytes)
+
     # --- what comes in ---------------------------------------------------------------------------------------------
 
     def append(self, batches: Sequence[Batch]) -> list[LaneFull | None]:
@@ -276,28 +306,27 @@ class Transaction:
         Returns:
             For each batch None, or why its readings were not taken.
         """
-        shelf, numbers = self._shelf, self._shelf.numbers
+        shelf = self._shelf
         refused: list[LaneFull | None] = [None] * len(batches)
-        by_lane: dict[int, list[Reading | Event]] = {}
-        origins: dict[int, list[int]] = {}
+        by_place: dict[tuple[str, str], list[Reading | Event]] = {}
+        origins: dict[tuple[str, str], list[int]] = {}
         for index, batch in enumerate(batches):
             for name, records in _by_lane(batch, shelf.settings.event_lane, shelf.settings.reading_lane):
-                number = numbers[name]
-                by_lane.setdefault(number, []).extend(records)
-                origins.setdefault(number, []).append(index)
-        for number in shelf.order:
-            if number in by_lane and not self._append_to(self._lane(number), by_lane[number]):
-                name = shelf.lanes[number].plan.name
-                for index in origins[number]:
+                by_place.setdefault((name, batch.route), []).extend(records)
+                origins.setdefault((name, batch.route), []).append(index)
+        for place in sorted(by_place, key=lambda place: shelf.rank[place[0]]):
+            lane = self._lane_at(*place)
+            if not self._append_to(lane, by_place[place]):
+                for index in origins[place]:
                     refused[index] = LaneFull(
-                        f"the lane {name} is full and refuses more",
-                        where=f"buffer lane {name}",
+                        f"the lane {lane.plan.name} is full and refuses more",
+                        where=f"buffer lane {lane.plan.name}",
                         remedy="It takes more when the hub has taken some",
                     )
         for batch, error in zip(batches, refused, strict=True):
             if error is None:
                 self._notes.update(batch.notes)
-        reading_lane = numbers[shelf.settings.reading_lane]
+        reading_lane = shelf.numbers[shelf.settings.reading_lane, ""]
         for batch in batches:
             for source, count in batch.rejected:
                 self._change.count(reading_lane, {source: count}, "received", "rejected")
@@ -306,9 +335,26 @@ class Transaction:
             self._append_bad(reading_lane, bad)
         return refused
 
-    def _append_to(self, lane: Lane, records: Sequence[Reading | Event]) -> bool:
+    def _lane_at(self, name: str, route: str) -> Lane:
+        """The lane of a route, to be written to; a new one if it has none yet."""
+        shelf, place = self._shelf, (name, route)
+        number = shelf.numbers.get(place, self._opened_lanes.get(place))
+        if number is None:
+            number = shelf.next_number + len(self._opened_lanes)
+            if number >= MOST_LANES:
+                # Better under the gateway's identity than not at all.
+                _log.error("buffer.too_many_routes", lane=name, route=route, most_lanes=MOST_LANES)
+                return self._lane_at(name, "")
+            self._opened_lanes[place] = number
+            self._lanes[number] = Lane(shelf.plans[name], number, route, taken_to=shelf.number_floor)
+            self._change.open(self._lanes[number], shelf.number_floor)
+        return self._lane(number)
+
+    def _append_to(self, lane: Lane, records: _Records) -> bool:
         """Place records, and make room for them; False if the lane is full and refuses."""
         shelf, plan = self._shelf, lane.plan
+        if plan.ttl_s is not None and not self._change.seen_whole(lane.number).queued:
+            lane.look_at_s = self._uptime_s + plan.ttl_s
         seqs = dict(self._change.seqs)
         pieces = list(
             pieces_of_records(
@@ -323,17 +369,14 @@ class Transaction:
         )
         if plan.when_full == "refuse":
             sizes = [len(piece.payload) + _SEAL_BYTES for piece in pieces]
-            size_bytes = self._change.seen_whole(lane.number).bytes + sum(sizes)
-            if plan.max_bytes is not None and size_bytes > plan.max_bytes:
+            if plan.max_bytes is not None and self._change.bytes(plan.name) + sum(sizes) > plan.max_bytes:
                 return False
             if not self._make_disk_room(lane, sum(map(_pages, sizes))):
                 return False
         self._change.seqs = seqs
-        placed = [chunk for piece in pieces if (chunk := self._place(lane, piece)) is not None]
-        self._make_lane_room(lane, placed)
-        while placed and not self._make_disk_room(lane, sum(_pages(chunk.stored_bytes) for chunk in placed)):
-            self._take_back(lane, placed)
-        self._placed_pages += sum(_pages(chunk.stored_bytes) for chunk in placed)
+        for piece in pieces:
+            self._place(lane, piece)
+        self._make_room(lane)
         return True
 
     def _append_bad(self, origin: int, frames: Sequence[BadFrame]) -> None:
@@ -348,23 +391,17 @@ class Transaction:
                 self._change.count(origin, piece.counts, "rejected")
                 continue
             self._change.count(origin, piece.counts, "quarantined")
-            chunk = self._seal(self._next_id(quarantine), origin, piece)
-            self._change.whole(quarantine.number).bytes += chunk.stored_bytes
-            placed = [chunk]
-            self._make_lane_room(quarantine, placed)
-            pages = sum(_pages(each.stored_bytes) for each in placed)
-            if placed and not self._make_disk_room(quarantine, pages):
-                self._take_back(quarantine, placed)
-            else:
-                self._placed_pages += pages
+            chunk = self._seal(quarantine, origin, piece)
+            self._change.add_bytes(quarantine.number, chunk.stored_bytes)
+            self._make_room(quarantine)
 
-    def _place(self, lane: Lane, piece: Piece) -> Chunk | None:
+    def _place(self, lane: Lane, piece: Piece) -> None:
         """Give a piece its place: in the open message if there is room, else in a new one."""
         if not piece.payload:
             self._change.count(lane.number, piece.counts, "received", "rejected")
             device = next(iter(piece.counts))
             _log.warning("buffer.record_rejected", device=device, reason="does not fit a message as JSON")
-            return None
+            return
         whole = self._change.whole(lane.number)
         records = sum(piece.counts.values())
         if (
@@ -380,33 +417,43 @@ class Transaction:
             lane.open_records = records
             lane.open_bytes = len(piece.payload) + 2
             lane.open_since_s = self._uptime_s
-        chunk = self._seal(self._next_id(lane), whole.last, piece)
+        chunk = self._seal(lane, whole.last, piece)
         self._change.count(lane.number, piece.counts, "received", bytes_queued=chunk.stored_bytes)
-        return chunk
 
     def _next_id(self, lane: Lane) -> int:
         whole = self._change.whole(lane.number)
         whole.chunk += 1
         return lane.chunk_id(whole.chunk)
 
-    def _seal(self, chunk_id: int, message: int, piece: Piece) -> Chunk:
-        shelf = self._shelf
+    def _seal(self, lane: Lane, message: int, piece: Piece) -> Chunk:
+        shelf, chunk_id = self._shelf, self._next_id(lane)
         records, counts = sum(piece.counts.values()), orjson.dumps(piece.counts)
         sealed = shelf.sealer.seal(piece.payload, context(chunk_id, message, records, counts))
         clock = SURE
         if not piece.is_sure:
-            clock = TOLD_UNSURE if shelf.is_giving and self._offset_ns is None else UNSURE
+            clock = TOLD_UNSURE if lane.route in shelf.giving and self._offset_ns is None else UNSURE
         uptime_ms = self._moment.uptime_ns // 1_000_000
         chunk = Chunk(chunk_id, message, records, shelf.boot, uptime_ms, clock, counts, piece.payload, len(sealed))
-        self._placed.append(chunk)
-        self._rows.append((*chunk[:7], sealed))
+        self._put(lane, chunk, sealed)
         return chunk
 
-    def _take_back(self, lane: Lane, placed: list[Chunk]) -> None:
-        """There is no room for all that was just placed: one chunk of it, as the lane says, counts as evicted."""
-        chunk = placed.pop(-1 if lane.plan.when_full == "drop-newest" else 0)
+    def _put(self, lane: Lane, chunk: Chunk, sealed: bytes) -> None:
+        self._placed.append(chunk)
+        self._placed_in[lane.number].append(chunk)
+        self._placed_pages += _pages(chunk.stored_bytes)
+        self._rows.append((*chunk[:7], sealed))
+
+    def _take_back(self, lane: Lane, which: int) -> None:
+        """There is no room for all that was just placed: one chunk of it counts as evicted.
+
+        Args:
+            lane: whose.
+            which: 0 for the oldest, -1 for the newest.
+        """
+        chunk = self._placed_in[lane.number].pop(which)
         at = self._placed.index(chunk)
         del self._placed[at], self._rows[at]
+        self._placed_pages -= _pages(chunk.stored_bytes)
         self._changed_old = True
         if lane.number == self._shelf.quarantine:
             self._give_up_frames(chunk.message, counts_of(chunk.counts), chunk.stored_bytes)
@@ -417,41 +464,84 @@ class Transaction:
 
     # --- making room -----------------------------------------------------------------------------------------------
 
-    def _make_lane_room(self, lane: Lane, placed: list[Chunk]) -> None:
-        """Bring a lane below its own limit."""
-        if lane.plan.max_bytes is None:
-            return
-        whole = self._change.whole(lane.number)
-        while whole.bytes > lane.plan.max_bytes:
-            if not self._free(lane):
-                if not placed:
-                    return
-                self._take_back(lane, placed)
+    def _make_room(self, lane: Lane) -> None:
+        """See that what was just placed has room, or is taken back."""
+        self._make_lane_room(lane)
+        if self._placed_in[lane.number]:
+            self._make_disk_room(lane)
 
-    def _make_disk_room(self, lane: Lane, pages: int) -> bool:
-        """Have less urgent lanes, and this one last, give way until so many pages are free; False if they cannot."""
-        shelf = self._shelf
-        wanted = self._placed_pages + pages + (_FEW_SPARE_PAGES if shelf.space.is_frozen else _SPARE_PAGES)
-        if shelf.space.has_room(wanted):
+    def _make_lane_room(self, lane: Lane) -> None:
+        """Bring a lane below its limit, which is that of all its routes together."""
+        most_bytes = lane.plan.max_bytes
+        while most_bytes is not None and self._change.bytes(lane.plan.name) > most_bytes:
+            if not self._free(lane.plan, lane):
+                return
+
+    def _make_disk_room(self, lane: Lane, more_pages: int = 0) -> bool:
+        """Have less urgent lanes, and this one last, give way until all that was placed has room.
+
+        Args:
+            lane: what needs room.
+            more_pages: that are to have room as well.
+
+        Returns:
+            Whether it has; if not, there is nothing left that may give way.
+        """
+        if self._has_room(more_pages):
             return True
-        rank = shelf.order.index(lane.number) if lane.number in shelf.order else len(shelf.order)
-        for number in (shelf.quarantine, *reversed(shelf.order[rank:])):
-            victim = self._lane(number)
-            while self._free(victim):
-                if shelf.space.has_room(wanted):
+        plans = list(self._shelf.plans.values())
+        rank = self._shelf.rank.get(lane.plan.name, len(plans))
+        for plan in (self._shelf.lanes[self._shelf.quarantine].plan, *reversed(plans[rank:])):
+            while self._free(plan, lane):
+                if self._has_room(more_pages):
                     return True
         return False
 
-    def _free(self, lane: Lane) -> bool:
-        """Let the lane's policy free something; False if there is nothing to free."""
-        if lane.plan.when_full == "thin" and self._thin(lane):
-            return True
-        if lane.plan.when_full in ("drop-newest", "refuse"):
+    def _has_room(self, more_pages: int) -> bool:
+        space = self._shelf.space
+        spare_pages = _FEW_SPARE_PAGES if space.is_frozen else _SPARE_PAGES
+        return space.has_room(self._placed_pages + more_pages + spare_pages)
+
+    def _free(self, plan: LanePlan, needing: Lane) -> bool:
+        """Have the route that holds most of a lane give something up: none is pushed out by what lies in another.
+
+        Args:
+            plan: of the lane that gives way; its policy says what goes.
+            needing: the lane that something comes into.
+
+        Returns:
+            Whether there was anything.
+        """
+        largest = self._change.largest(plan.name)
+        while (number := largest.first()) is not None:
+            if self._give_way(self._lane(number), needing):
+                return True
+            largest.pass_over(number)
+        return False
+
+    def _give_way(self, lane: Lane, needing: Lane) -> bool:
+        """Let a lane's policy free something; False if there is nothing to free."""
+        placed = self._placed_in[lane.number]
+        match lane.plan.when_full:
+            case "refuse":
+                group = None
+                which = -1 if lane is needing else None
+            case "drop-newest":
+                which = -1
+                # What is there goes only where something else comes in, from a route that holds less.
+                group = self._outermost(lane, newest=True) if not placed and lane is not needing else None
+            case _:
+                if lane.plan.when_full == "thin" and self._thin(lane):
+                    return True
+                which = 0
+                group = self._outermost(lane)
+        if group is not None:
+            self._drop(lane, group, "evicted")
+        elif placed and which is not None:
+            self._take_back(lane, which)
+        else:
             return False
-        oldest = self._oldest(lane)
-        if oldest is not None:
-            self._drop(lane, oldest, "evicted")
-        return oldest is not None
+        return True
 
     def _thin(self, lane: Lane) -> bool:
         """Thin the next chunk of the round out; False if no chunk may be changed."""
@@ -492,15 +582,15 @@ class Transaction:
         self._change.count(lane.number, gone, "evicted", bytes_queued=len(rewritten) - len(sealed))
         return True
 
-    def _oldest(self, lane: Lane) -> _Group | None:
-        """What would leave first: of what is not on its way now."""
+    def _outermost(self, lane: Lane, *, newest: bool = False) -> _Group | None:
+        """What is the oldest, or the newest, of what is not on its way now."""
         whole = self._change.seen_whole(lane.number)
         start, end = lane.chunk_id(lane.taken_to), lane.chunk_id(whole.chunk)
-        first = self._db.execute(_FIRST_OUTLINE, (start, end)).fetchone()
-        if first is None:
+        found = self._db.execute(_LAST_OUTLINE if newest else _FIRST_OUTLINE, (start, end)).fetchone()
+        if found is None:
             return None
-        rows = [first]
-        chunk_id, message = first[:2]
+        rows = [found]
+        chunk_id, message = found[:2]
         if lane.chunk_number(chunk_id) <= whole.given and lane.number != self._shelf.quarantine:
             rows = self._db.execute(_OUTLINES_OF_MESSAGE, (start, end, message)).fetchall()
         counts: Counter[str] = Counter()
@@ -510,7 +600,7 @@ class Transaction:
                 raise BufferDamaged("a chunk is damaged", where=f"chunk {row[0]}", remedy="It is set aside")
             counts.update(counts_of(row[4]))
         *_, boot, uptime_ms, _, _ = rows[-1]
-        return _Group(chunk_id, rows[-1][0], message, counts, sum(row[5] for row in rows), boot, uptime_ms)
+        return _Group(rows[0][0], rows[-1][0], message, counts, sum(row[5] for row in rows), boot, uptime_ms)
 
     def _drop(self, lane: Lane, group: _Group, reason: str) -> None:
         """Take a group off the store and count it; what of it is damaged is set aside, and the rest looked at anew."""
@@ -544,7 +634,7 @@ class Transaction:
 
     def _give_up_frames(self, origin: int, counts: Mapping[str, int], size_bytes: int) -> None:
         """What the quarantine gives up has been rejected for good, in the account that it came from."""
-        self._change.whole(self._shelf.quarantine).bytes -= size_bytes
+        self._change.add_bytes(self._shelf.quarantine, -size_bytes)
         # A row that the disk has damaged may name others than those in whose account it is.
         counts = {name: n for name, n in counts.items() if n <= self._change.book(origin, name).quarantined}
         self._change.count(origin, {name: -records for name, records in counts.items()}, "quarantined")
@@ -559,12 +649,18 @@ class Transaction:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def mark_given(self) -> None:
-        """From now on any message on the store may be given out, and must stay as it is."""
-        for number in self._shelf.order:
+        """From now on any message of the routes that are taken may be given out, and must stay as it is."""
+        shelf = self._shelf
+        numbers = set(self._change.wholes)
+        for route in shelf.to_mark:
+            numbers.update(lane.number for lane in shelf.route_lanes(route))
+        for number in sorted(numbers):
             whole = self._change.seen_whole(number)
-            if whole.given == whole.chunk:
+            if whole.given == whole.chunk or number == shelf.quarantine:
                 continue
             lane = self._lane(number)
+            if lane.route not in shelf.giving:
+                continue
             if self._offset_ns is None:
                 first, last = lane.chunk_id(whole.given + 1), lane.chunk_id(whole.chunk)
                 self._db.execute(_UNSURE_ARE_TOLD, (TOLD_UNSURE, first, last, self._shelf.boot, UNSURE))
@@ -575,14 +671,28 @@ class Transaction:
         """Put in the database what is not there yet."""
         self._db.executemany(PUT_CHUNK, self._rows)
         self._db.executemany(PUT_BOOK, self._change.rows())
+        if self._opened_lanes:
+            lanes = self._opened_lanes.items()
+            names = [with_crc((lane_key(number), name_on_disk(*place))) for place, number in lanes]
+            self._db.executemany(PUT_STORE, names)
         if self._notes:
             self._db.executemany(PUT_STORE, [with_crc((f"note {name}", text)) for name, text in self._notes.items()])
 
     def finish(self) -> None:
         """The database has committed: change the shelf."""
         shelf, change = self._shelf, self._change
+        shelf.lanes.update(self._lanes)  # first: what else there is of them is looked at by another thread
+        shelf.sums.update(change.wholes, shelf.lanes)
+        if self._opened_lanes:
+            shelf.numbers.update(self._opened_lanes)
+            shelf.next_number += len(self._opened_lanes)
         shelf.books.update(change.books)
-        shelf.lanes.update(self._lanes)
+        shelf.to_mark.clear()
+        for number in self._lanes.keys() | change.wholes.keys():
+            at_work = shelf.lanes[number]
+            shelf.note_expiry(at_work)
+            if at_work.taken_to < shelf.whole(number).chunk and number != shelf.quarantine:
+                shelf.to_give.add(number)
         shelf.seqs.update(change.seqs)
         shelf.notes.update(self._notes)
         shelf.boots[shelf.boot].offset_ns = self._offset_ns
@@ -596,7 +706,8 @@ class Transaction:
             keep = not self._changed_old and sum(len(chunk.payload) for chunk in self._placed) <= _FRESH_BYTES
             shelf.fresh = {chunk.id: chunk for chunk in self._placed} if keep else {}
         for message in self._settled:
-            shelf.taken.pop((message.lane, message.number), None)
+            number = shelf.numbers.get((message.lane, message.route), -1)
+            shelf.taken.get(number, {}).pop(message.number, None)
         if self._dropped:
             shelf.unlogged.update(self._dropped)
         if shelf.unlogged and self._uptime_s >= shelf.next_log_s:

@@ -22,6 +22,9 @@ from edge_gateway.records import Event, Message, Reading
 
 Document: TypeAlias = dict[str, Any]
 
+Place: TypeAlias = tuple[str, str]
+"""A lane and a route: a queue with an order of its own."""
+
 SEAL_BYTES = 64
 """More than sealing adds to a chunk."""
 
@@ -59,8 +62,7 @@ class Kept:
 class Seen(NamedTuple):
     """What a store shows of itself."""
 
-    chunks: Mapping[str, Sequence[StoredChunk]]
-    """By lane."""
+    chunks: Mapping[Place, Sequence[StoredChunk]]
     quarantine: Sequence[StoredChunk]
     accounts: Mapping[tuple[str, str], Account]
     bytes: Mapping[str, int]
@@ -81,8 +83,7 @@ class Apart:
 class Offer:
     """What a transaction brings, as far as the store took it."""
 
-    records: dict[str, list[Kept]] = field(default_factory=dict)
-    """By lane."""
+    records: dict[Place, list[Kept]] = field(default_factory=dict)
     frames: list[BadFrame] = field(default_factory=list)
 
 
@@ -94,14 +95,14 @@ class Model:
         """In order of priority."""
         self.reading_lane = ""
         self.most_message_bytes = 0
-        self.queued: defaultdict[str, list[Kept]] = defaultdict(list)
+        self.queued: defaultdict[Place, list[Kept]] = defaultdict(list)
         self.accounts: defaultdict[tuple[str, str], Account] = defaultdict(Account)
         self.apart: dict[int, Apart] = {}
         """The quarantine, by chunk."""
         self.seqs: Counter[str] = Counter()
-        self.in_flight: dict[tuple[str, int], list[Kept]] = {}
-        """What was given out and not settled, by lane and number of the message."""
-        self.given: dict[tuple[str, int], Message] = {}
+        self.in_flight: dict[tuple[Place, int], list[Kept]] = {}
+        """What was given out and not settled, by place and number of the message."""
+        self.given: dict[tuple[Place, int], Message] = {}
         """Every message ever given out, unless damaged since."""
         self.damaged: set[int] = set()
         """Chunks that do not open any more."""
@@ -109,7 +110,10 @@ class Model:
         self.boot = ""
         self.uptime_s = 0.0
         self.life = 0
-        self.is_giving = False
+        self.routes = {""}
+        """To which anything was ever appended."""
+        self.giving: set[str] = set()
+        """Routes whose messages are being taken."""
         self.set_boots: set[str] = set()
         """Boots whose clock was set, so that the store may know their time."""
         self.known_boots: set[str] = set()
@@ -118,7 +122,7 @@ class Model:
     # --- what is asked of the store ---------------------------------------------------------------------------------
 
     def append(self, lane: str, records: Sequence[Reading | Event], boot_ns: int) -> list[Kept]:
-        """Number and write records that a lane takes, and return those that fit a message.
+        """Number and write records of one route that a lane takes, and return those that fit a message.
 
         Args:
             lane: its name.
@@ -139,8 +143,9 @@ class Model:
 
     def settle(self, message: Message) -> None:
         """The hub has a message. Only one that is in flight counts."""
-        for each in self.in_flight.pop((message.lane, message.number), []):
-            self.queued[message.lane].remove(each)
+        place = message.lane, message.route
+        for each in self.in_flight.pop((place, message.number), []):
+            self.queued[place].remove(each)
             self._move(message.lane, [each], "delivered")
 
     def replay(self, chunk_id: int) -> None:
@@ -149,10 +154,19 @@ class Model:
         for source, count in apart.counts.items():
             self.count(apart.lane, source, "received", "quarantined", by=-count)
 
-    def forget_taken(self) -> None:
-        """After a rewind or a restart everything is given out again."""
-        self.in_flight.clear()
-        self.is_giving = False
+    def forget_taken(self, route: str | None = None) -> None:
+        """After a rewind of a route everything in it is given out again; after a restart everything there is."""
+        for key in [key for key in self.in_flight if route in (None, key[0][1])]:
+            del self.in_flight[key]
+        self.giving = set() if route is None else self.giving - {route}
+
+    def places(self) -> list[Place]:
+        """All there may be, the most urgent first."""
+        return [(lane, route) for lane in self.plans for route in sorted(self.routes)]
+
+    def queued_in(self, lane: str) -> int:
+        """Records of all routes."""
+        return sum(len(self.queued[place]) for place in self.places() if place[0] == lane)
 
     def count(self, lane: str, device: str, *columns: str, by: int = 1) -> None:
         """Enter records in an account."""
@@ -160,78 +174,84 @@ class Model:
         for column in columns:
             setattr(account, column, getattr(account, column) + by)
 
-    def untaken(self, lane: str) -> list[Kept]:
+    def untaken(self, place: Place) -> list[Kept]:
         """What may be given out, in order."""
-        taken = {each for (name, _), records in self.in_flight.items() if name == lane for each in records}
-        return [each for each in self.queued[lane] if each not in taken]
+        taken = {each for (of, _), records in self.in_flight.items() if of == place for each in records}
+        return [each for each in self.queued[place] if each not in taken]
 
-    def may_wait_s(self, lane: str) -> float:
-        """How long what is left of a lane may wait for company, seconds."""
-        untaken = self.untaken(lane)
+    def may_wait_s(self, place: Place) -> float:
+        """How long what is left of a lane of a route may wait for company, seconds."""
+        untaken = self.untaken(place)
         if len({each.message for each in untaken}) != 1 or untaken[0].life != self.life:
             return 0.0
-        return max(0.0, self.plans[lane].wait_s - (self.now_s - untaken[0].at_s))
+        return max(0.0, self.plans[place[0]].wait_s - (self.now_s - untaken[0].at_s))
 
     # --- what the store shows then ----------------------------------------------------------------------------------
 
     def wrote(self, seen: Seen, offer: Offer, bytes_before: Mapping[str, int]) -> None:
         """A transaction is over. `bytes_before` were stored by lane."""
         self.known_boots |= self.set_boots & {self.boot}
-        if self.is_giving:
-            self._mark_told([*self._all(), *chain.from_iterable(offer.records.values())])
-        for lane, added in offer.records.items():
+        self._mark_told([*self._all(), *chain.from_iterable(offer.records.values())])
+        for (lane, _), added in offer.records.items():
             plan = self.plans[lane]
             assert not added or plan.max_bytes is None or seen.bytes[lane] <= plan.max_bytes, "over its limit"
         self.looked(seen, offer, bytes_before)
         for each in self._all():
-            each.is_offered |= self.is_giving
+            each.is_offered |= route_of(each.device) in self.giving
         self._check_nothing_is_stale()
 
     def looked(self, seen: Seen, offer: Offer | None = None, bytes_before: Mapping[str, int] | None = None) -> None:
         """Something was done that may have let records expire, or come upon damage."""
         offer = offer or Offer()
-        set_aside: dict[str, list[Kept]] = {}
-        for lane in self.plans:
-            self._compare(lane, seen, offer.records.get(lane, []), (bytes_before or {}).get(lane, 0), set_aside)
+        set_aside: dict[Place, list[Kept]] = {}
+        most_bytes = Counter(bytes_before or {})
+        for (lane, _), added in offer.records.items():
+            most_bytes[lane] += sum(len(orjson.dumps(each.document)) + 1 + SEAL_BYTES for each in added)
+        assert seen.chunks.keys() <= set(self.places())
+        for place in self.places():
+            self._compare(place, seen, offer.records.get(place, []), most_bytes[place[0]], set_aside)
         self._compare_quarantine(seen, offer.frames, set_aside)
         for account in seen.accounts.values():
             assert account.balance() == 0
         assert without_empty(seen.accounts) == without_empty(self.accounts)
 
-    def asked_for_message(self) -> None:
-        """From now on what is on the store may be with the hub."""
-        self.is_giving = True
+    def asked_for_message(self, routes: Iterable[str]) -> None:
+        """From now on what is on the store of these routes may be with the hub."""
+        self.giving |= set(routes)
         self._mark_told(self._all())
 
     def gave(self, message: Message) -> None:
         """The store has given out a message."""
-        place = message.lane, message.number
+        place = message.lane, message.route
         documents = orjson.loads(message.body)
-        untaken = self.untaken(message.lane)
+        untaken = self.untaken(place)
         given, rest = untaken[: len(documents)], untaken[len(documents) :]
         assert [each.key for each in given] == [key_of(each) for each in documents], "not the oldest, in order"
         assert {each.message for each in given} == {message.number}
         assert all(each.message != message.number for each in rest), "a message was given out in part"
         assert message.records == len(documents) <= self.plans[message.lane].most_records
-        assert self.given.setdefault(place, message) == message, "other bytes, or another id, than before"
+        assert {route_of(each.device) for each in given} == {message.route}
+        key = place, message.number
+        assert self.given.setdefault(key, message) == message, "other bytes, or another id, than before"
         for each, document in zip(given, documents, strict=True):
             self._check_time(each, document)
             each.is_offered = True
-        self.in_flight[place] = given
+        self.in_flight[key] = given
         self._check_nothing_is_stale()
 
     # --- what may be gone -------------------------------------------------------------------------------------------
 
     def _compare(
-        self, lane: str, seen: Seen, added: list[Kept], bytes_before: int, set_aside: dict[str, list[Kept]]
+        self, place: Place, seen: Seen, added: list[Kept], most_bytes: int, set_aside: dict[Place, list[Kept]]
     ) -> None:
-        """A lane holds what it has to, in order; what is gone has left by the lane's policy."""
+        """A lane of a route holds what it has to, in order; what is gone has left by the lane's policy."""
+        lane, _ = place
         there = {
             key_of(document): (chunk, document)
-            for chunk in seen.chunks.get(lane, [])
+            for chunk in seen.chunks.get(place, [])
             for document in orjson.loads(b"[%b]" % (chunk.payload or b""))
         }
-        before = self.queued[lane]
+        before = self.queued[place]
         after = [each for each in (*before, *added) if each.key in there]
         assert [each.key for each in after] == list(there), "not in order, or never appended"
         for each in after:
@@ -244,20 +264,19 @@ class Model:
         dropped = [each for each in gone if each not in damaged]
         in_flight = {each for records in self.in_flight.values() for each in records}
         assert in_flight.isdisjoint(dropped), "what is on its way was dropped"
-        expired_before = sum(account.expired for (_, name), account in self.accounts.items() if name == lane)
-        expired_now = sum(account.expired for (_, name), account in seen.accounts.items() if name == lane)
-        expired, evicted = dropped[: expired_now - expired_before], dropped[expired_now - expired_before :]
+        count = _expired(place, seen.accounts) - _expired(place, self.accounts)
+        expired, evicted = dropped[:count], dropped[count:]
         self._check_expiry(lane, expired)
         choice = [each for each in before if not (each in in_flight or each in expired or each in damaged)]
-        self._check_eviction(lane, choice, added, evicted, bytes_before)
+        self._check_eviction(place, choice, added, evicted, most_bytes)
 
-        self.queued[lane] = after
+        self.queued[place] = after
         self._move(lane, expired, "expired")
         self._move(lane, evicted, "evicted")
         self._move(lane, damaged, "quarantined")
-        self._check_messages_are_whole(lane, {each.message for each in damaged})
+        self._check_messages_are_whole(place, {each.message for each in damaged})
         if damaged:
-            set_aside[lane] = damaged
+            set_aside[place] = damaged
 
     def _check_expiry(self, lane: str, expired: list[Kept]) -> None:
         ttl_s = self.plans[lane].ttl_s
@@ -266,20 +285,21 @@ class Model:
             assert self.now_s - each.at_s > ttl_s, "expired before its time"
 
     def _check_eviction(
-        self, lane: str, choice: list[Kept], added: list[Kept], evicted: list[Kept], bytes_before: int
+        self, place: Place, choice: list[Kept], added: list[Kept], evicted: list[Kept], most_bytes: int
     ) -> None:
         """The policy was kept to: `choice` was there and not on its way, `added` came in."""
         if not evicted:
             return
-        plan = self.plans[lane]
-        most_bytes = bytes_before + sum(len(orjson.dumps(each.document)) + 1 + SEAL_BYTES for each in added)
+        plan = self.plans[place[0]]
         assert plan.max_bytes is not None, "evicted from a lane without a limit"
         assert most_bytes > plan.max_bytes, "evicted though there was room"
         match plan.when_full:
             case "drop-oldest":
                 assert evicted == [*choice, *added][: len(evicted)], "evicted others than the oldest"
             case "drop-newest":
-                assert evicted == added[-len(evicted) :], "evicted others than the newest"
+                assert evicted == [*choice, *added][-len(evicted) :], "evicted others than the newest"
+                is_alone = not any(self.queued[place[0], other] for other in self.routes - {place[1]})
+                assert set(evicted) <= set(added) or not is_alone, "what was there went, and nothing came in elsewhere"
             case "thin":
                 offered = [each for each in choice if each.is_offered]
                 whole = [each for each in evicted if each.is_offered and each in choice]
@@ -290,22 +310,22 @@ class Model:
             case "refuse":
                 raise AssertionError("evicted from a lane that refuses")
 
-    def _check_messages_are_whole(self, lane: str, damaged: set[int]) -> None:
+    def _check_messages_are_whole(self, place: Place, damaged: set[int]) -> None:
         """A message that was given out once is there as it was, or not at all."""
         members: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
-        for each in self.queued[lane]:
+        for each in self.queued[place]:
             members[each.message].append(each.key)
-        for place, message in [*self.given.items()]:
-            name, number = place
-            if name == lane and number in damaged:
-                del self.given[place]
-            elif name == lane and number in members:
+        for key, message in [*self.given.items()]:
+            of, number = key
+            if of == place and number in damaged:
+                del self.given[key]
+            elif of == place and number in members:
                 assert members[number] == [key_of(each) for each in orjson.loads(message.body)]
 
     def _check_nothing_is_stale(self) -> None:
         """What is surely too old for its lane is gone."""
-        for lane, plan in self.plans.items():
-            untaken = self.untaken(lane)
+        for place in self.places():
+            plan, untaken = self.plans[place[0]], self.untaken(place)
             if plan.ttl_s is not None and untaken:
                 ages_s = [self._sure_age_s(each) for each in untaken if each.message == untaken[0].message]
                 assert min(ages_s) <= plan.ttl_s, "still there, and too old"
@@ -325,7 +345,7 @@ class Model:
 
     # --- the quarantine ---------------------------------------------------------------------------------------------
 
-    def _compare_quarantine(self, seen: Seen, frames: list[BadFrame], set_aside: dict[str, list[Kept]]) -> None:
+    def _compare_quarantine(self, seen: Seen, frames: list[BadFrame], set_aside: dict[Place, list[Kept]]) -> None:
         """The quarantine holds what came last; what it gave up, the oldest first, is rejected."""
         there = {chunk.id: chunk for chunk in seen.quarantine}
         given_up = [each for each in self.apart if each not in there]
@@ -342,7 +362,7 @@ class Model:
                 assert chunk.payload is None or self.apart[chunk_id].frames == found
             elif chunk.payload is None:
                 assert set_aside, "damaged, and nobody knows whence"
-                counts = Counter(each.device for each in set_aside.pop(chunk.lane))
+                counts = Counter(each.device for each in set_aside.pop((chunk.lane, chunk.route)))
                 assert chunk.records == counts.total()
                 self.apart[chunk_id] = Apart(chunk.lane, counts, [])
             else:
@@ -357,15 +377,15 @@ class Model:
         for frame, count in not_kept.items():
             self.count(self.reading_lane, frame.source, "quarantined", by=-count)
             self.count(self.reading_lane, frame.source, "rejected", by=count)
-        for lane, records in set_aside.items():  # too large for the quarantine
+        for (lane, _), records in set_aside.items():  # too large for the quarantine
             for each in records:
                 self.count(lane, each.device, "quarantined", by=-1)
                 self.count(lane, each.device, "rejected")
 
     def _mark_told(self, records: Iterable[Kept]) -> None:
-        """From now on these may leave at once, with whatever time they have."""
+        """From now on those of routes that are taken may leave at once, with whatever time they have."""
         for each in records:
-            each.is_told |= each.boot not in self.known_boots
+            each.is_told |= route_of(each.device) in self.giving and each.boot not in self.known_boots
 
     def _move(self, lane: str, records: list[Kept], column: str) -> None:
         for each in records:
@@ -374,6 +394,18 @@ class Model:
 
     def _all(self) -> Iterator[Kept]:
         return chain.from_iterable(self.queued.values())
+
+
+def route_of(device: str) -> str:
+    """Two of the sensors have identities of their own."""
+    return device if device in ("door", "pump") else ""
+
+
+def _expired(place: Place, accounts: Mapping[tuple[str, str], Account]) -> int:
+    lane, route = place
+    return sum(
+        account.expired for (device, name), account in accounts.items() if name == lane and route_of(device) == route
+    )
 
 
 def written(record: Reading | Event, seq: int, boot: str) -> Document:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from enum import Enum
 from pathlib import Path
@@ -26,7 +27,7 @@ from edge_gateway.testbench.bench_store import MemoryDataKeys, open_bench_store
 from edge_gateway.testbench.failing_disk import failing_disk
 
 from . import incompressible
-from .buffer_model import SEAL_BYTES, Model, Offer, Seen
+from .buffer_model import SEAL_BYTES, Model, Offer, Place, Seen, route_of
 from .conftest import NOW_NS, HandClock
 
 CAP_BYTES = 64 * 1024
@@ -60,7 +61,9 @@ SETTINGS = {
     }.items()
 }
 
-devices = st.sampled_from(["boiler", "door", "pump"])
+devices = st.sampled_from(["boiler", "valve", "door", "pump"])
+"""The last two have routes of their own."""
+routes = st.sampled_from(["", "door", "pump"])
 links = st.sampled_from(["bus", "radio"])
 sizes = st.sampled_from([0, 10, 10, 3000, 20_000, 40_000])
 """Of a record's values: up to more than a message may hold."""
@@ -111,7 +114,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data(), lane=lanes, also_in=lanes, settling=st.booleans())
     def append(self, data: st.DataObject, lane: int, also_in: int, settling: bool) -> None:
         batches = [
-            Batch(
+            batch
+            for number in (lane, also_in)
+            for batch in by_route(
                 [
                     self.record(device, size, is_event=is_event)
                     for device, size, is_event in data.draw(
@@ -121,9 +126,8 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 self.lane_name(number),
                 [self.frame(*each) for each in data.draw(st.lists(st.tuples(links, st.integers(0, 900)), max_size=2))],
                 data.draw(st.lists(st.tuples(links, st.integers(1, 3)), max_size=1)),
-                notes=data.draw(st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", "2"]), max_size=1)),
+                data.draw(st.dictionaries(st.sampled_from("xy"), st.sampled_from(["1", "2"]), max_size=1)),
             )
-            for number in (lane, also_in)
         ]
         settled = [data.draw(st.sampled_from(self.taken))] if settling and self.taken else []
         self.write(Writes(batches, settled))
@@ -132,7 +136,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def flood(self, lane: int, sized: list[tuple[str, int]]) -> None:
         """Much comes in, so that a lane is soon full."""
         records = [self.record(device, size, is_event=False) for device, size in sized]
-        self.write(Writes([Batch(records, self.lane_name(lane))]))
+        self.write(Writes(by_route(records, self.lane_name(lane))))
 
     @precondition(lambda self: any(apart.frames for apart in self.model.apart.values()))
     @rule(data=st.data())
@@ -143,17 +147,23 @@ class StoreAgainstModel(RuleBasedStateMachine):
         readings = [self.record(frame.source, 10, is_event=False) for frame in frames[1:]]
         self.write(Writes([Batch(readings, bad=frames[:1], replays=[chunk_id])]))
 
-    @rule(how_many=st.integers(1, 4), wait_for_more=st.booleans(), only=st.none() | lanes)
-    def take(self, how_many: int, wait_for_more: bool, only: int | None) -> None:
-        order = list(self.model.plans)
-        lanes = order if only is None else [order[only % len(order)]]
+    @rule(how_many=st.integers(1, 4), wait_for_more=st.booleans(), lane=st.none() | lanes, route=st.none() | routes)
+    def take(self, how_many: int, wait_for_more: bool, lane: int | None, route: str | None) -> None:
+        """Of all lanes or one, of all routes or one."""
+        names = list(self.model.plans)
         for _ in range(how_many):
-            self.model.asked_for_message()
-            answer = self.store.take(wait_for_more=wait_for_more, lanes=None if only is None else lanes)
+            places = [
+                (name, each)
+                for name in (names if lane is None else [names[lane % len(names)]])
+                for each in (sorted(self.model.routes) if route is None else [route])
+            ]
+            self.model.asked_for_message({each for _, each in places})
+            answer = self.store.take(wait_for_more=wait_for_more, lanes=places)
             self.model.looked(self.look())
-            waiting = {lane: self.model.may_wait_s(lane) for lane in lanes if self.model.untaken(lane)}
+            waiting = {place: self.model.may_wait_s(place) for place in places if self.model.untaken(place)}
             if isinstance(answer, Message):
-                waiting = {lane: waiting[lane] for lane in lanes[: lanes.index(answer.lane)] if lane in waiting}
+                more_urgent = names[: names.index(answer.lane)]
+                waiting = {place: wait_s for place, wait_s in waiting.items() if place[0] in more_urgent}
                 self.model.gave(answer)
                 self.taken = [*self.taken[-5:], answer]
             else:
@@ -171,7 +181,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def deliver(self, how_many: int) -> None:
         """The hub takes and confirms."""
         for _ in range(how_many):
-            self.take(1, wait_for_more=False, only=None)
+            self.take(1, wait_for_more=False, lane=None, route=None)
             if self.model.in_flight:
                 self.write(Writes(settled=self.taken[-1:]))
 
@@ -193,12 +203,13 @@ class StoreAgainstModel(RuleBasedStateMachine):
         configuration=st.sampled_from(sorted(SETTINGS)),
         off_s=st.sampled_from([5, 5000, 50_000]),
         has_battery=st.booleans(),
+        route=st.none() | routes,
     )
-    def start_anew(self, how: StartAnew, configuration: str, off_s: int, has_battery: bool) -> None:
-        """The session with the hub is lost, the process restarts, or the machine does, some time later."""
+    def start_anew(self, how: StartAnew, configuration: str, off_s: int, has_battery: bool, route: str | None) -> None:
+        """A session with the hub is lost, or all are; the process restarts, or the machine does, some time later."""
         if how is StartAnew.SESSION:
-            self.store.rewind()
-            self.model.forget_taken()
+            self.store.rewind(route)
+            self.model.forget_taken(route)
             return
         self.store.close()
         self.configuration = configuration
@@ -228,7 +239,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         One that fits a page: a larger one costs a rebuilding of the database, which has tests of its own.
         """
         self.write(Writes())  # so that nothing is to expire now
-        self.take(takes_before, wait_for_more=False, only=None)
+        self.take(takes_before, wait_for_more=False, lane=None, route=None)
         self.store.close()
         with closing(apsw.Connection(str(self.directory / "buffer.db"))) as db:
             chunks = db.execute("SELECT id, payload FROM chunk WHERE length(payload) < 800 ORDER BY id").fetchall()
@@ -240,7 +251,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
                 self.model.damaged.add(chunk_id)
         self.start(look=False)
         for _ in range(takes):
-            self.model.asked_for_message()
+            self.model.asked_for_message(self.model.routes)
             self.store.take(wait_for_more=False)
         self.model.looked(self.look())
         self.store.rewind()
@@ -256,13 +267,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
             assert in_memory == on_disk
             assert self.store.totals().balance() == 0
             assert self.store.totals().received == sum(each.received for each in on_disk.values())
-            assert self.store.queued() == {lane: len(self.model.queued[lane]) for lane in self.model.plans}
+            assert self.store.queued() == {lane: self.model.queued_in(lane) for lane in self.model.plans}
             assert {name: self.store.note(name) for name in self.notes} == self.notes
 
     @invariant()
     def nothing_waits_for_ever(self) -> None:
         if hasattr(self, "store"):
-            assert self.store.may_give or not any(map(self.model.untaken, self.model.plans))
+            for lane, route in self.model.places():
+                assert self.store.may_give(route) or not self.model.untaken((lane, route))
+                assert self.store.has_queued(route) or not self.model.queued[lane, route]
 
     @invariant()
     def the_ledger_is_sound(self) -> None:
@@ -320,24 +333,28 @@ class StoreAgainstModel(RuleBasedStateMachine):
             model.settle(message)
         for chunk_id in (each for batch in writes.batches for each in batch.replays):
             model.replay(chunk_id)
-        records: defaultdict[str, list[Reading | Event]] = defaultdict(list)
+        records: defaultdict[Place, list[Reading | Event]] = defaultdict(list)
         for batch, error in zip(writes.batches, refused, strict=True):
-            records["alert"] += [record for record in batch.records if isinstance(record, Event)]
-            records[batch.lane or model.reading_lane] += [each for each in batch.records if isinstance(each, Reading)]
+            for record in sorted(batch.records, key=lambda each: isinstance(each, Reading)):
+                lane = "alert" if isinstance(record, Event) else batch.lane or model.reading_lane
+                records[lane, batch.route].append(record)
+                model.routes.add(batch.route)
             offer.frames += batch.bad
             for source, count in batch.rejected:
                 model.count(model.reading_lane, source, "received", "rejected", by=count)
             self.notes.update(batch.notes if error is None else {})
-        lanes_refused = {
-            batch.lane or model.reading_lane
+        places_refused = {
+            (batch.lane or model.reading_lane, batch.route)
             for batch, error in zip(writes.batches, refused, strict=True)
             if error is not None
         }
-        for lane in model.plans:
-            if lane in lanes_refused:
-                self.check_refusal(lane, records[lane], bytes_before[lane])
+        for place in sorted(records, key=lambda place: list(model.plans).index(place[0])):
+            lane, _ = place
+            if place in places_refused:
+                brought = [each for (name, _), several in records.items() if name == lane for each in several]
+                self.check_refusal(lane, brought, bytes_before[lane])
             else:
-                offer.records[lane] = model.append(lane, records[lane], self.boot_ns)
+                offer.records[place] = model.append(lane, records[place], self.boot_ns)
         model.wrote(self.look(), offer, bytes_before)
 
     def check_refusal(self, lane: str, records: list[Reading | Event], bytes_before: int) -> None:
@@ -351,10 +368,10 @@ class StoreAgainstModel(RuleBasedStateMachine):
         return {lane["name"]: lane["bytes"] for lane in self.store.stats()["lanes"]}
 
     def look(self) -> Seen:
-        chunks: defaultdict[str, list[StoredChunk]] = defaultdict(list)
+        chunks: defaultdict[Place, list[StoredChunk]] = defaultdict(list)
         for chunk in self.chunks(quarantine=False):
             if chunk.payload is not None:
-                chunks[chunk.lane].append(chunk)
+                chunks[chunk.lane, chunk.route].append(chunk)
         assert self.store.stats()["quarantine_bytes"] <= QUARANTINE_BYTES
         return Seen(chunks, self.chunks(quarantine=True), self.store.accounts(), self.stored_bytes())
 
@@ -363,6 +380,21 @@ class StoreAgainstModel(RuleBasedStateMachine):
         while page := self.store.read_chunks(found[-1].id if found else 0, 7, quarantine=quarantine):
             found += page
         return found
+
+
+def by_route(
+    records: Sequence[Reading | Event],
+    lane: str,
+    bad: Sequence[BadFrame] = (),
+    rejected: Sequence[tuple[str, int]] = (),
+    notes: Mapping[str, str] | None = None,
+) -> list[Batch]:
+    """A batch for each route; what belongs to none goes with the first."""
+    routes = list(dict.fromkeys(route_of(record.device) for record in records)) or [""]
+    batches = [
+        Batch([record for record in records if route_of(record.device) == route], lane, route=route) for route in routes
+    ]
+    return [batches[0]._replace(bad=bad, rejected=rejected, notes=notes or {}), *batches[1:]]
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase

@@ -84,7 +84,9 @@ def test_the_workload_comes_to_all_the_disk_can_be_asked_for() -> None:
 class DeletesBeforeTheHubConfirms(WitnessedStore):
     """Drops a message as soon as it is taken, as a queue does that promises at most once."""
 
-    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+    def take(
+        self, *, wait_for_more: bool = True, lanes: Collection[tuple[str, str]] | None = None
+    ) -> Message | float | None:
         taken = super().take(wait_for_more=wait_for_more, lanes=lanes)
         if isinstance(taken, Message):
             with self.unheard():
@@ -124,11 +126,13 @@ class ClosesTheHourInATransactionOfItsOwn(WitnessedStore):
 class LetsMessagesGrow(WitnessedStore):
     """Puts later readings into a message that has been taken already."""
 
-    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+    def take(
+        self, *, wait_for_more: bool = True, lanes: Collection[tuple[str, str]] | None = None
+    ) -> Message | float | None:
         open_records = {number: lane.open_records for number, lane in self._shelf.lanes.items()}
         taken = super().take(wait_for_more=wait_for_more, lanes=lanes)
         if isinstance(taken, Message):
-            number = self._shelf.numbers[taken.lane]
+            number = self._shelf.numbers[taken.lane, taken.route]
             self._shelf.lanes[number].open_records = open_records[number]
         return taken
 
@@ -137,11 +141,11 @@ class RemembersInMemoryWhatWasGiven(WitnessedStore):
     """Never writes that a message has been given out, so that it is thinned after a restart."""
 
     def _transact(self, steps: Callable[[Transaction], list[LaneFull | None]]) -> list[LaneFull | None]:
-        was_giving, self._shelf.is_giving = self._shelf.is_giving, False
+        giving, self._shelf.giving = self._shelf.giving, set()
         try:
             return super()._transact(steps)
         finally:
-            self._shelf.is_giving = was_giving
+            self._shelf.giving = giving
 
 
 class RepeatsItsSalt(WitnessedStore):

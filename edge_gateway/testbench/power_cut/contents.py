@@ -20,6 +20,12 @@ NOTES: Final = ("shift", "charge")
 
 _ALL: Final = 1 << 40
 
+Place: TypeAlias = tuple[str, str]
+"""A lane and a route: what has an order of its own."""
+
+MessageKey: TypeAlias = tuple[str, str, int]
+"""Lane, route and number of a message."""
+
 
 class Entry(NamedTuple):
     """A record that is queued."""
@@ -84,11 +90,11 @@ def entries_of(documents: Iterable[Mapping[str, Any]]) -> list[Entry]:
     return [Entry(each["device"], each["seq"], each["values"]["n"]) for each in documents]
 
 
-def queues_of(chunks: Iterable[StoredChunk]) -> dict[str, list[Entry]]:
-    """The records by lane, in order."""
-    queues: dict[str, list[Entry]] = {}
+def queues_of(chunks: Iterable[StoredChunk]) -> dict[Place, list[Entry]]:
+    """The records by lane and route, in order."""
+    queues: dict[Place, list[Entry]] = {}
     for chunk in chunks:
-        queues.setdefault(chunk.lane, []).extend(entries_of(documents_of(chunk.payload)))
+        queues.setdefault((chunk.lane, chunk.route), []).extend(entries_of(documents_of(chunk.payload)))
     return queues
 
 

@@ -28,7 +28,7 @@ from edge_gateway.testbench.power_cut.contents import (
 from edge_gateway.testbench.power_cut.disk_model import Files
 from edge_gateway.testbench.power_cut.memory_disk import MemoryDisk
 from edge_gateway.testbench.power_cut.offers import DEVICES, LINKS, SECRETS, number_of
-from edge_gateway.testbench.power_cut.settings import LANES, READING_LANES, SETTINGS
+from edge_gateway.testbench.power_cut.settings import LANES, READING_LANES, ROUTES, SETTINGS
 from edge_gateway.testbench.power_cut.state import Problem
 from edge_gateway.testbench.power_cut.witnessed_store import STORE_PATH
 from edge_gateway.testbench.power_cut.world import WorldClock
@@ -138,14 +138,18 @@ def _use(store: Store) -> Seen:
 
 
 def _probes() -> list[Batch]:
-    """A record for each lane, and together of each device; a frame; a note."""
+    """A record for each lane, and together of each device and route; a frame; a note."""
     lanes = [*READING_LANES, ""]
     records = [
         Reading(DEVICES[at % len(DEVICES)], "climate", START_NS, {"n": _FIRST_PROBE + at}) for at in range(len(lanes))
     ]
+    readings = [
+        Batch([record], lane, route=ROUTES[at % len(ROUTES)])
+        for at, (record, lane) in enumerate(zip(records, lanes, strict=True))
+    ]
     alert = Event(DEVICES[0], "hot", "alert-raised", START_NS, {"n": _FIRST_PROBE + len(lanes)})
     others = Batch([alert], bad=[BadFrame(LINKS[0], "checksum", b"probe", START_NS)], notes={NOTES[0]: "after"})
-    return [*(Batch([record], lane) for record, lane in zip(records, lanes, strict=True)), others]
+    return [*readings, others]
 
 
 def _numbers(batches: Sequence[Batch]) -> list[int]:

@@ -92,6 +92,7 @@ class Given:
     lane: str
     number: int
     body: bytes
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

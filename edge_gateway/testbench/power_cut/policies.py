@@ -7,11 +7,19 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
 from edge_gateway.config.model import LaneSettings
-from edge_gateway.testbench.power_cut.contents import Entry, Frame
+from edge_gateway.testbench.power_cut.contents import Entry, Frame, MessageKey
 from edge_gateway.testbench.power_cut.state import Problem
 
 _ROUNDED_S: Final = 0.002
 """The store keeps milliseconds."""
+
+
+class RouteChoice(NamedTuple):
+    """What has gone from one route of a lane."""
+
+    before: Sequence[Entry]
+    """All that could go, in order, with what the transaction brought."""
+    gone: Sequence[Entry]
 
 
 class LaneChoice(NamedTuple):
@@ -20,9 +28,7 @@ class LaneChoice(NamedTuple):
     lane: str
     plan: LaneSettings | None
     """None for a lane that is no longer configured."""
-    before: Sequence[Entry]
-    """All that could go, in order, with what the transaction brought."""
-    gone: Sequence[Entry]
+    routes: Sequence[RouteChoice]
     expired: Counter[str]
     """By device, as the store has counted."""
     evicted: Counter[str]
@@ -33,7 +39,7 @@ def check_choice(
     *,
     in_flight: Set[int],
     new: Set[int],
-    given: Mapping[int, tuple[str, int]],
+    given: Mapping[int, MessageKey],
     ages_s: Mapping[int, float],
 ) -> list[Problem]:
     """Say what was counted wrongly or should have stayed.
@@ -42,10 +48,12 @@ def check_choice(
         choice: what has gone.
         in_flight: numbers of the records that are on their way.
         new: numbers of the records that this transaction brought.
-        given: lane and message of each record that was ever given out.
+        given: the message of each record that was ever given out.
         ages_s: how long ago each that is gone was stamped, seconds.
     """
-    lane, gone = choice.lane, choice.gone
+    lane = choice.lane
+    before = [entry for route in choice.routes for entry in route.before]
+    gone = [entry for route in choice.routes for entry in route.gone]
     problems = []
     counted = choice.expired + choice.evicted
     uncounted = Counter(entry.device for entry in gone)
@@ -55,7 +63,7 @@ def check_choice(
     if numbers & in_flight:
         problems.append(_illegal(lane, f"{sorted(numbers & in_flight)} are gone and on their way"))
     halves = {given[entry.number] for entry in gone if entry.number in given} & {
-        given[entry.number] for entry in choice.before if entry.number in given and entry.number not in numbers
+        given[entry.number] for entry in before if entry.number in given and entry.number not in numbers
     }
     if halves:
         problems.append(_illegal(lane, f"messages {sorted(halves)} were given out once and are there in part"))
@@ -64,22 +72,40 @@ def check_choice(
     if choice.expired - old:
         problems.append(_illegal(lane, f"{dict(choice.expired)} have expired, and old enough were {dict(old)}"))
     when_full = choice.plan.when_full if choice.plan is not None else "drop-oldest"
-    waiting = [entry for entry in choice.before if entry.number not in in_flight]
+    for route in choice.routes:
+        if not _may_go(when_full, route, in_flight=in_flight, new=new, given=given, is_alone=len(choice.routes) == 1):
+            numbers_gone = [entry.number for entry in route.gone]
+            problems.append(_illegal(lane, f"{when_full} does not let {numbers_gone} go"))
+    return problems
+
+
+def _may_go(
+    when_full: str,
+    route: RouteChoice,
+    *,
+    in_flight: Set[int],
+    new: Set[int],
+    given: Mapping[int, MessageKey],
+    is_alone: bool,
+) -> bool:
+    """Whether a policy allows what has gone from a route. Which route has to go first is not looked at."""
+    gone = list(route.gone)
+    numbers = {entry.number for entry in gone}
+    waiting = [entry for entry in route.before if entry.number not in in_flight]
     match when_full:
         case "drop-oldest":
-            is_legal = waiting[: len(gone)] == list(gone)
+            return waiting[: len(gone)] == gone
         case "drop-newest":
-            is_legal = waiting[len(waiting) - len(gone) :] == list(gone) and numbers <= new
+            # What is there goes where something comes into another route.
+            return waiting[len(waiting) - len(gone) :] == gone and (numbers <= new or not is_alone)
         case "refuse":
-            is_legal = not gone
+            return not gone
         case "thin":
             # Of what was given out once whole messages, the oldest first; of all else any.
             once_given = [entry for entry in waiting if entry.number in given]
             count = sum(entry.number in given for entry in gone)
-            is_legal = {entry.number for entry in once_given[:count]} == numbers & given.keys()
-    if not is_legal:
-        problems.append(_illegal(lane, f"{when_full} does not let {[entry.number for entry in gone]} go"))
-    return problems
+            return {entry.number for entry in once_given[:count]} == numbers & given.keys()
+    raise AssertionError(when_full)
 
 
 def check_evicted_frames(before: Sequence[Frame], gone: Sequence[Frame]) -> list[Problem]:

@@ -35,6 +35,9 @@ LANES: Final = tuple(lane.name for lane in SETTINGS.lanes)
 
 READING_LANES: Final = LANES[1:]
 
+ROUTES: Final = ("", "door", "pump")
+"""The gateway's own, and those of two sensors with identities of their own."""
+
 _OPTIONAL: Final = ("live", "bulk", "trend", "strict")
 
 _LITTLE_DISK_BYTES: Final = 250_000

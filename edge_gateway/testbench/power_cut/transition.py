@@ -16,12 +16,13 @@ from edge_gateway.buffer.ledger import LedgerHead, verify_rows
 from edge_gateway.buffer.store import Writes
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import LaneFull
-from edge_gateway.records import Event
+from edge_gateway.records import Event, Reading
 from edge_gateway.testbench.power_cut.contents import (
     Contents,
     Entry,
     Frame,
     Key,
+    MessageKey,
     documents_of,
     entries_of,
     frame_number,
@@ -29,7 +30,7 @@ from edge_gateway.testbench.power_cut.contents import (
     queues_of,
 )
 from edge_gateway.testbench.power_cut.offers import Offers, fits_a_message, frame_fits_a_message, number_of
-from edge_gateway.testbench.power_cut.policies import LaneChoice, check_choice, check_evicted_frames
+from edge_gateway.testbench.power_cut.policies import LaneChoice, RouteChoice, check_choice, check_evicted_frames
 from edge_gateway.testbench.power_cut.state import Problem, State
 
 _SECONDS_AN_HOUR = 3600
@@ -43,10 +44,10 @@ class Asked:
     writes: Writes
     refused: Sequence[LaneFull | None]
     settings: BufferSettings
-    in_flight: dict[tuple[str, int], set[int]]
-    """Numbers of the records in each message given out since the last rewind, by lane and message; settled ones go."""
-    given: frozenset[tuple[str, int]]
-    """Messages given out ever, by lane and number."""
+    in_flight: dict[MessageKey, set[int]]
+    """Numbers of the records in each message given out since the last rewind; settled ones go."""
+    given: frozenset[MessageKey]
+    """Messages given out ever."""
     true_ns: int
     shown_hour: int
     """What the clock said, hours since 1970."""
@@ -95,13 +96,12 @@ class _Step:
     def settle(self) -> None:
         """What was given out since the last rewind and is confirmed leaves."""
         for message in self._asked.writes.settled:
-            numbers = self._asked.in_flight.pop((message.lane, message.number), set())
-            for entry in self._queues.get(message.lane, ()):
+            place = message.lane, message.route
+            numbers = self._asked.in_flight.pop((*place, message.number), set())
+            for entry in self._queues.get(place, ()):
                 if entry.number in numbers:
                     self._count((entry.device, message.lane), "delivered")
-            self._queues[message.lane] = [
-                entry for entry in self._queues.get(message.lane, ()) if entry.number not in numbers
-            ]
+            self._queues[place] = [entry for entry in self._queues.get(place, ()) if entry.number not in numbers]
 
     def replay(self) -> None:
         """Frames that are tried again leave the account that they were in."""
@@ -113,34 +113,40 @@ class _Step:
                     self._count((frame.link, frame.lane), "received", "quarantined", by=-1)
 
     def append(self) -> None:
-        """Records come in, lane by lane, unless their lane refuses."""
+        """Records come in, lane by lane and route by route, unless their lane refuses."""
         settings = self._asked.settings
+        offered = {
+            plan.name: [
+                (batch.route, record)
+                for batch, refused in zip(self._asked.writes.batches, self._asked.refused, strict=True)
+                for record in batch.records
+                if _lane_of(record, batch, settings) == plan.name and (refused is None or isinstance(record, Event))
+            ]
+            for plan in settings.lanes
+        }
         for plan in settings.lanes:
-            for batch, refused in zip(self._asked.writes.batches, self._asked.refused, strict=True):
-                for record in batch.records:
-                    is_event = isinstance(record, Event)
-                    lane = settings.event_lane if is_event else batch.lane or settings.reading_lane
-                    if lane != plan.name or (refused is not None and not is_event):
-                        continue
+            for route in dict.fromkeys(route for route, _ in offered[plan.name]):
+                for record in (record for of_route, record in offered[plan.name] if of_route == route):
                     self.last_seq[record.device] += 1
                     self._new.add(number_of(record))
-                    self._count((record.device, lane), "received")
+                    self._count((record.device, plan.name), "received")
                     if fits_a_message(record):
                         entry = Entry(record.device, self.last_seq[record.device], number_of(record))
-                        self._queues.setdefault(lane, []).append(entry)
+                        self._queues.setdefault((plan.name, route), []).append(entry)
                     else:
-                        self._count((record.device, lane), "rejected")
+                        self._count((record.device, plan.name), "rejected")
             self._check_refusal(plan.name, plan.when_full)
 
     def _check_refusal(self, lane: str, when_full: str) -> None:
-        """Only a lane that refuses does, and then it takes nothing."""
-        refused = {
-            error is not None
-            for batch, error in zip(self._asked.writes.batches, self._asked.refused, strict=True)
-            if _readings_of(batch) and (batch.lane or self._asked.settings.reading_lane) == lane
-        }
-        if refused == {True, False} or (True in refused and when_full != "refuse"):
-            self.problems.append(Problem("against-policy", f"{lane}: refused {sorted(refused)}, and is {when_full}"))
+        """Only a lane that refuses does, and then it takes nothing of that route."""
+        refused: dict[str, set[bool]] = {}
+        for batch, error in zip(self._asked.writes.batches, self._asked.refused, strict=True):
+            if _readings_of(batch) and (batch.lane or self._asked.settings.reading_lane) == lane:
+                refused.setdefault(batch.route, set()).add(error is not None)
+        for route, answers in refused.items():
+            if answers == {True, False} or (True in answers and when_full != "refuse"):
+                what = f"{lane}, {route!r}: refused {sorted(answers)}, and is {when_full}"
+                self.problems.append(Problem("against-policy", what))
 
     def reject(self) -> None:
         """Frames that are lost are counted."""
@@ -175,31 +181,30 @@ class _Step:
         """What is not there any more and was not delivered has expired or was evicted."""
         queues = queues_of(self._seen.chunks)
         messages = {
-            number: (chunk.lane, chunk.message)
+            number: (chunk.lane, chunk.route, chunk.message)
             for chunk in self._before.contents.chunks
             for _, _, number in entries_of(documents_of(chunk.payload))
         }
         in_flight = set[int]().union(*self._asked.in_flight.values())
         plans = {plan.name: plan for plan in self._asked.settings.lanes}
-        for lane in sorted({*self._queues, *queues}):
-            wanted, found = self._queues.get(lane, []), queues.get(lane, [])
-            there = set(found)
-            if [entry for entry in wanted if entry in there] != found:
-                self.problems.append(_disorder(lane, wanted, found))
-            gone = [entry for entry in wanted if entry not in there]
+        places = sorted({*self._queues, *queues})
+        for lane in dict.fromkeys(lane for lane, _ in places):
+            routes = []
+            for place in (place for place in places if place[0] == lane):
+                wanted, found = self._queues.get(place, []), queues.get(place, [])
+                there = set(found)
+                if [entry for entry in wanted if entry in there] != found:
+                    self.problems.append(_disorder(lane, wanted, found))
+                routes.append(RouteChoice(wanted, [entry for entry in wanted if entry not in there]))
+                self._queues[place] = [entry for entry in wanted if entry in there]
             choice = LaneChoice(
-                lane=lane,
-                plan=plans.get(lane),
-                before=wanted,
-                gone=gone,
-                expired=self._grown("expired", lane),
-                evicted=self._grown("evicted", lane),
+                lane, plans.get(lane), routes, self._grown("expired", lane), self._grown("evicted", lane)
             )
             for device, count in choice.expired.items():
                 self._count((device, lane), "expired", by=count)
             for device, count in choice.evicted.items():
                 self._count((device, lane), "evicted", by=count)
-            self._queues[lane] = [entry for entry in wanted if entry in there]
+            gone = [entry for route in routes for entry in route.gone]
             if gone or choice.expired or choice.evicted:
                 given = {number for number, message in messages.items() if message in self._asked.given}
                 self.problems += check_choice(
@@ -226,7 +231,7 @@ class _Step:
         """Every column of every account is as what was asked says."""
         for account in self._accounts.values():
             account.queued = 0
-        for lane, entries in self._queues.items():
+        for (lane, _), entries in self._queues.items():
             for entry in entries:
                 self._accounts.setdefault((entry.device, lane), Account()).queued += 1
         expected = {key: account for key, account in self._accounts.items() if account != Account()}
@@ -291,6 +296,10 @@ def _columns(account: Account) -> tuple[int, ...]:
         account.rejected,
         account.quarantined,
     )
+
+
+def _lane_of(record: Reading | Event, batch: Batch, settings: BufferSettings) -> str:
+    return settings.event_lane if isinstance(record, Event) else batch.lane or settings.reading_lane
 
 
 def _readings_of(batch: Batch) -> bool:

@@ -74,11 +74,11 @@ def _differences(found: Contents, allowed: Sequence[Contents]) -> list[Problem]:
             problems.append(Problem("came-back", f"{lane}: records {back} should not be there"))
         if len(set(numbers)) < len(numbers):
             problems.append(Problem("repeated", f"{lane}: {len(numbers) - len(set(numbers))} records are there twice"))
-    for lane, entries in queues_of(found.chunks).items():
+    for place, entries in queues_of(found.chunks).items():
         for device in DEVICES:
             seqs = [entry.seq for entry in entries if entry.device == device]
             if seqs != sorted(set(seqs)):
-                problems.append(Problem("out-of-order", f"{lane}, {device}: {seqs}"))
+                problems.append(Problem("out-of-order", f"{place}, {device}: {seqs}"))
     if problems:
         return problems
     for part, kind in _PARTS.items():
@@ -92,6 +92,7 @@ def _differences(found: Contents, allowed: Sequence[Contents]) -> list[Problem]:
 def _numbers(contents: Contents) -> dict[str, list[int]]:
     """Numbers of the records of each lane, and of the frames in quarantine."""
     queues = queues_of(contents.chunks)
-    return {lane: [entry.number for entry in queues.get(lane, ())] for lane in LANES} | {
-        "the quarantine": [frame.number for frame in frames_of(contents.quarantine)]
-    }
+    return {
+        lane: [entry.number for (name, _), entries in queues.items() if name == lane for entry in entries]
+        for lane in LANES
+    } | {"the quarantine": [frame.number for frame in frames_of(contents.quarantine)]}

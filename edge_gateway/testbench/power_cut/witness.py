@@ -18,7 +18,7 @@ from edge_gateway.buffer.store import Writes
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.records import Message
-from edge_gateway.testbench.power_cut.contents import Contents, documents_of, entries_of
+from edge_gateway.testbench.power_cut.contents import Contents, MessageKey, documents_of, entries_of
 from edge_gateway.testbench.power_cut.keys import Nonces
 from edge_gateway.testbench.power_cut.memory_disk import Began, Given, Operation, Promised, Said
 from edge_gateway.testbench.power_cut.offers import Offers
@@ -37,7 +37,7 @@ class Witness:
         state: what the store begins with.
         offers: what is true of the records.
         nonces: what has been sealed with them.
-        given: messages that left the store in earlier lives, by lane and number.
+        given: messages that left the store in earlier lives.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Witness:
         *,
         offers: Offers,
         nonces: Nonces,
-        given: Iterable[tuple[str, int]] = (),
+        given: Iterable[MessageKey] = (),
     ) -> None:
         self._log = log
         self.states = [state]
@@ -59,7 +59,7 @@ class Witness:
         """Which transaction a batch was in, by its identity; the batch is kept so that no other gets the same."""
         self._settled: dict[str, int] = {}
         """Which transaction a message was removed in, by its id."""
-        self._taken: dict[tuple[str, int], set[int]] = {}
+        self._taken: dict[MessageKey, set[int]] = {}
         """Numbers of the records in each message given out since the last rewind."""
 
     def begins(self, writes: Writes) -> None:
@@ -99,13 +99,15 @@ class Witness:
     def given(self, message: Message) -> None:
         """The store has given out a message."""
         entries = entries_of(documents_of(message.body[1:-1]))
-        self._taken[message.lane, message.number] = {entry.number for entry in entries}
-        self._given.add((message.lane, message.number))
-        self._log.append(Given(message.id, message.lane, message.number, message.body))
+        key = message.lane, message.route, message.number
+        self._taken[key] = {entry.number for entry in entries}
+        self._given.add(key)
+        self._log.append(Given(message.id, message.lane, message.number, message.body, message.route))
 
-    def rewound(self) -> None:
-        """The store has forgotten what it gave out, as it does at every opening."""
-        self._taken.clear()
+    def rewound(self, route: str | None = None) -> None:
+        """The store has forgotten what it gave out, of one route or, as at every opening, of all."""
+        for key in [key for key in self._taken if route in (None, key[1])]:
+            del self._taken[key]
 
     def acknowledged(self, batch: Batch) -> None:
         """The buffer has said that a batch is durable, but for readings that it may have refused."""

@@ -98,17 +98,19 @@ class WitnessedStore(Store):
         finally:
             self._is_heard = before
 
-    def take(self, *, wait_for_more: bool = True, lanes: Collection[str] | None = None) -> Message | float | None:
+    def take(
+        self, *, wait_for_more: bool = True, lanes: Collection[tuple[str, str]] | None = None
+    ) -> Message | float | None:
         """See `Store.take`."""
         taken = super().take(wait_for_more=wait_for_more, lanes=lanes)
         if isinstance(taken, Message):
             self._witness.given(taken)
         return taken
 
-    def rewind(self) -> None:
+    def rewind(self, route: str | None = None) -> None:
         """See `Store.rewind`."""
-        super().rewind()
-        self._witness.rewound()
+        super().rewind(route)
+        self._witness.rewound(route)
 
     def tidy(self) -> None:
         """`Store.tidy` as for a large database, however small this one is."""

@@ -1,10 +1,11 @@
 """A short life of the real buffer on a disk that remembers: all it does, in an order and at times drawn from a seed.
 
-`DurableBuffer` on `Store`, in virtual time: appends alone and together to all lanes, bad frames, replays, notes,
-rejects and records too large for any message, messages taken and settled in any order, rewinds, pauses of a second and
-of a day, a clock that is set late, new keys, checkpoints of every kind, VACUUM, and a restart in between: of the
-process or of the machine, now and then with another configuration. The log is checkpointed by itself every few pages
-instead of every thousand, and its file kept short, so that the rare paths are common.
+`DurableBuffer` on `Store`, in virtual time: appends alone and together to all lanes and some routes, bad frames,
+replays, notes, rejects and records too large for any message, messages taken and settled in any order, rewinds of one
+route or of all, pauses of a second and of a day, a clock that is set late, new keys, checkpoints of every kind, VACUUM,
+and a restart in between: of the process or of the machine, now and then with another configuration. The log is
+checkpointed by itself every few pages instead of every thousand, and its file kept short, so that the rare paths are
+common.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from edge_gateway.testbench.power_cut.disk_model import Files
 from edge_gateway.testbench.power_cut.keys import Nonces, NotedKeys
 from edge_gateway.testbench.power_cut.memory_disk import Given, MemoryDisk, Operation, Said
 from edge_gateway.testbench.power_cut.offers import DEVICES, LINKS, Offers
-from edge_gateway.testbench.power_cut.settings import settings_of_a_session
+from edge_gateway.testbench.power_cut.settings import ROUTES, settings_of_a_session
 from edge_gateway.testbench.power_cut.state import State
 from edge_gateway.testbench.power_cut.witness import Witness
 from edge_gateway.testbench.power_cut.witnessed_store import WitnessedStore
@@ -92,7 +93,7 @@ def live(disk: MemoryDisk, beginning: Beginning, seed: str, *, conditions: Condi
         beginning.state,
         offers=beginning.offers,
         nonces=beginning.nonces,
-        given=((each.lane, each.number) for each in beginning.given.values()),
+        given=((each.lane, each.route, each.number) for each in beginning.given.values()),
     )
     keys = NotedKeys(disk.log, beginning.key_ids)
     clock = WorldClock(f"boot-{seed}", beginning.true_ns, trusted=rng.random() < 0.5)
@@ -182,8 +183,7 @@ class _Session:
                         rng.choice((rng.random(), rng.random(), 8 * rng.random(), 30.0, 3000.0, 100_000.0))
                     )
                 case "rewind":
-                    self._in_flight.clear()
-                    self._buffer.rewind()
+                    self._rewind()
                 case "clock":
                     self._clock.trusted = True
                 case "key":
@@ -203,7 +203,8 @@ class _Session:
         rejected = self._seldom(0.1, lambda: [(rng.choice((*DEVICES, *LINKS)), rng.randint(1, 3))], nothing_rejected)
         no_notes: dict[str, str] = {}
         notes = self._seldom(0.1, lambda: {rng.choice(NOTES): f"note {rng.random()}"}, no_notes)
-        batch = Batch(records, rng.choice(("", *self._reading_lanes)), bad, rejected, replays, notes)
+        lane = rng.choice(("", *self._reading_lanes))
+        batch = Batch(records, lane, bad, rejected, replays, notes, rng.choice(ROUTES))
         with suppress(LaneFull):  # only readings can be refused; all else of the batch is durable
             await self._buffer.append(batch)
         self._witness.acknowledged(batch)
@@ -214,11 +215,18 @@ class _Session:
         await self._append([chunk.id for chunk in chunks if self._rng.random() < 0.5])
 
     async def _take(self) -> None:
+        outlet = self._buffer.route(self._rng.choice(ROUTES))
         for _ in range(self._rng.choice((1, 2, 6))):
             try:
-                self._in_flight.append(await asyncio.wait_for(self._buffer.take(), _PATIENCE_S))
+                self._in_flight.append(await asyncio.wait_for(outlet.take(), _PATIENCE_S))
             except TimeoutError:
                 return
+
+    def _rewind(self) -> None:
+        """The session of one route, or of all, has ended."""
+        for route in self._rng.choice((ROUTES, *((each,) for each in ROUTES))):
+            self._in_flight = [message for message in self._in_flight if message.route != route]
+            self._buffer.route(route).rewind()
 
     def _settle(self) -> None:
         for _ in range(min(len(self._in_flight), self._rng.choice((1, 2, 8)))):
