@@ -181,8 +181,9 @@ class Queue:
     def rewind(self) -> None:
         """Nothing is lost here, so nothing is sent again."""
 
-    def queued_now(self) -> bool:
-        """See `LeafQueue.queued_now`."""
+    @property
+    def has_queued(self) -> bool:
+        """See `LeafQueue.has_queued`."""
         return self._unsettled > 0
 
     async def wait_queued(self) -> None:

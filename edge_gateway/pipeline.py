@@ -22,28 +22,26 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import structlog
 
 from edge_gateway import __version__
-from edge_gateway.arrivals import Arrivals
 from edge_gateway.buffer import ACCOUNT_COLUMNS, BadFrame, Batch
 from edge_gateway.buffer.bulletins import Bulletins
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.intake import Intake
 from edge_gateway.clock import Clock, rfc3339, stamp
-from edge_gateway.codec import Codec, Decoded, Request
-from edge_gateway.config.model import BufferSettings, DeliverySettings, LinkSettings
-from edge_gateway.errors import CommandInvalid, LinkEnded, LinkLost, LinkUnavailable, StoreError, TransportError
-from edge_gateway.framing import Framer
+from edge_gateway.codec import Decoded
+from edge_gateway.config.model import BufferSettings, DeliverySettings
+from edge_gateway.errors import CommandInvalid, StoreError, TransportError
 from edge_gateway.keystore.watch import KeyStoreWatch
+from edge_gateway.link import Device, Link
 from edge_gateway.quarantine import replay
 from edge_gateway.records import (
-    Chunk,
     Command,
     CommandResult,
     CommandStatus,
@@ -53,12 +51,10 @@ from edge_gateway.records import (
     record,
 )
 from edge_gateway.rules.rule_set import RuleSet
-from edge_gateway.transport import Transport
+from edge_gateway.sensor_twin import SensorTwin
 from edge_gateway.uplink import Downlink, Uplink
 from edge_gateway.uplink.delivery import Delivery
-
-if TYPE_CHECKING:
-    from edge_gateway.polling import PolledLine
+from edge_gateway.uplink.leaf_sessions import Leaf, LeafLimits, LeafSessions
 
 _log = structlog.get_logger()
 
@@ -68,6 +64,9 @@ MOST_UNKNOWN_DEVICES: Final = 1_000
 MOST_WAITING_COMMANDS: Final = 16
 """Commands one device may have waiting for its turn."""
 
+MOST_SENSOR_FAULTS: Final = 10
+"""Sensors whose sessions fail that status names; of the others it says how many they are."""
+
 _LAST_READ_S: Final = 0.5
 """How long a stopping gateway waits for what was read to find room in the intake."""
 
@@ -75,162 +74,17 @@ _LAST_DELIVERY_S: Final = 2.0
 """How long a stopping gateway goes on delivering; with the closing of links and sessions it is gone within 5 s."""
 
 
-@dataclass(slots=True)
-class Device:
-    """One sensor behind a link, and what is known of it since the process started."""
+@dataclass(frozen=True, slots=True)
+class SensorUplinks:
+    """How those sensors reach the hub that have an identity of their own."""
 
-    name: str
-    address: int | str | None
-    link: Link
-    lane: str = ""
-    """Of the buffer; the configured one for readings if empty."""
-    route: str = ""
-    """Its own name if the hub knows it by an identity of its own; else empty, and it speaks under the gateway's."""
-    readings: int = 0
-    missed: int = 0
-    """Frames its own sequence says it sent and that never came."""
-    expected_sequence: int | None = None
-    last: Reading | None = None
-    last_at_s: float = 0.0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while a command is carried out: a device does one thing after the other."""
-    waiting_commands: int = 0
-
-
-class Link:
-    """One transport with its framing, its profile and the devices behind it.
-
-    Args:
-        settings: names, and what to do with a device nobody listed.
-        transport: the bytes.
-        framer: finds frames in them.
-        codec: knows what frames mean.
-        polled: asks the devices, where they speak only when asked.
-        arrivals: says which samples are new and when they were measured, where the profile does.
-        routes: names of devices, here and elsewhere, that have an identity of their own.
-    """
-
-    def __init__(
-        self,
-        settings: LinkSettings,
-        transport: Transport,
-        framer: Framer,
-        codec: Codec,
-        polled: PolledLine | None = None,
-        arrivals: Arrivals | None = None,
-        routes: Container[str] = (),
-    ) -> None:
-        self.settings = settings
-        self.name = settings.name
-        self.transport = transport
-        self.framer = framer
-        self.codec = codec
-        self.polled = polled
-        self.arrivals = arrivals
-        self.decode = codec.decode if polled is None else polled.decode
-        self.lane = settings.lane or ""
-        """Of readings whose device has no other."""
-        self._routes = routes
-        self.has_places = False
-        """Whether some device has a lane or a route of its own."""
-        self.devices: dict[int | str | None, Device] = {}
-        for device in settings.devices:
-            self.add(device.name, device.address, device.lane or self.lane)
-        self.rejects: Counter[str] = Counter()
-        """Frames that could not become readings, by reason."""
-        self.versions: Counter[str] = Counter()
-        """Frames of an `older` or a `newer` version than the profile describes, which became readings all the same."""
-        self.failure = ""
-        """Why this link was given up; empty for all that work or wait for their port."""
-        self.is_silent = False
-        """Whether the reader waits for bytes; it holds nothing then, and may be ended."""
-        self.stopping = False
-        """Set to have the reader end after what it has in hand."""
-        self.waiting: list[tuple[Request, asyncio.Future[CommandResult]]] = []
-        """Commands written to the link whose answer has not come."""
-
-    def add(self, name: str, address: int | str | None, lane: str) -> Device:
-        """Take in a device."""
-        device = Device(name, address, self, lane, name if name in self._routes else "")
-        self.devices[address] = device
-        self.has_places |= bool(device.route) or device.lane != self.lane
-        return device
-
-    @property
-    def fault(self) -> str:
-        """Why nothing comes from here, with what to do about it; empty if something may."""
-        return self.failure or self.transport.fault
-
-    async def frames(self) -> AsyncIterator[list[bytes]]:
-        """Whole frames as they come, many at once if many came; ends when the link does, or after `stopping` is set."""
-        silence_s = self.framer.silence_s
-        last_byte_s = 0.0
-        pending = False
-        while not self.stopping:
-            try:
-                chunks = await self._read(silence_s if pending else None)
-            except LinkLost:
-                self.framer.reset()
-                if self.polled is not None:
-                    self.polled.link_lost()
-                pending = False
-                continue
-            except LinkEnded:
-                # By the link's own time, which runs ahead of the loop's when a capture is played fast.
-                yield self.framer.flush(last_byte_s + (silence_s or 0.0))
-                return
-            if chunks:
-                last_byte_s = chunks[-1].at_s
-                frames = self.framer.feed(chunks)
-                pending = silence_s is not None
-            else:
-                frames = self.framer.flush(asyncio.get_running_loop().time())
-                pending = False
-            if frames:
-                yield frames
-
-    async def _read(self, within_s: float | None) -> list[Chunk]:
-        """What the transport read; nothing if it was silent for `within_s`."""
-        self.is_silent = True
-        try:
-            if within_s is None:
-                return await self.transport.read()
-            async with asyncio.timeout(within_s):
-                return await self.transport.read()
-        except TimeoutError:
-            return []
-        finally:
-            self.is_silent = False
-
-    async def request(self, request: Request) -> CommandResult:
-        """Write a command and wait for its answer."""
-        try:
-            if self.polled is not None:
-                return await self.polled.command(request, self.settings.answer_timeout_s)
-            return await self._request(request)
-        except LinkUnavailable as error:
-            return CommandResult(CommandStatus.UNREACHABLE, str(error))
-        except LinkLost as error:
-            return CommandResult(CommandStatus.NO_ANSWER, str(error))
-        except TimeoutError:
-            return CommandResult(
-                CommandStatus.NO_ANSWER, f"the device did not answer within {self.settings.answer_timeout_s:g} s"
-            )
-
-    async def _request(self, request: Request) -> CommandResult:
-        answered: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
-        waiting = (request, answered)
-        if request.answer_frame is not None:
-            self.waiting.append(waiting)
-        try:
-            await self.transport.write(self.framer.encode(request.payload))
-            if request.answer_frame is None:
-                return CommandResult(CommandStatus.SENT)
-            async with asyncio.timeout(self.settings.answer_timeout_s):
-                return await answered
-        finally:
-            if waiting in self.waiting:
-                self.waiting.remove(waiting)
+    uplinks: Mapping[str, Uplink] = field(default_factory=dict)
+    """By the sensor's name."""
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    limits: LeafLimits = field(default_factory=LeafLimits)
+    """What their sessions share."""
+    hold: bool = True
+    """Whether they are connected while nothing is queued, so that commands reach them."""
 
 
 class Gateway:
@@ -242,6 +96,7 @@ class Gateway:
         rules: the rules in force; desired properties may replace them.
         buffer: already entered; the caller leaves it after `run`.
         uplink: where messages go.
+        sensors: the uplinks of those sensors that have an identity of their own, and what their sessions share.
         delivery: how.
         buffer_settings: how much may wait for the disk, and how large a message may be.
         keys: tells how the key store is.
@@ -257,6 +112,7 @@ class Gateway:
         *,
         buffer: DurableBuffer,
         uplink: Uplink,
+        sensors: SensorUplinks,
         delivery: DeliverySettings,
         buffer_settings: BufferSettings,
         keys: KeyStoreWatch,
@@ -287,6 +143,24 @@ class Gateway:
             rng,
         )
         self._uplink = uplink
+        self._twins = {name: self._twin_of(name) for name in sensors.uplinks}
+        self._leaves = LeafSessions(
+            [
+                Leaf(
+                    name,
+                    sensor,
+                    buffer.route(name),
+                    Downlink(
+                        self.run_command, self._report_result, self._twins[name].apply, self._twins[name].reported
+                    ),
+                    hold=sensors.hold,
+                )
+                for name, sensor in sensors.uplinks.items()
+            ],
+            sensors.delivery,
+            sensors.limits,
+            rng,
+        )
         self._started_at_s = 0.0
         self._commands: set[asyncio.Task[None]] = set()
 
@@ -310,7 +184,11 @@ class Gateway:
                 await transports.enter_async_context(link.transport)
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
-                delivery = tasks.create_task(self._delivery.run(), name="delivery")
+                deliveries = [
+                    tasks.create_task(self._delivery.run(), name="delivery"),
+                    tasks.create_task(self._leaves.run(), name="sensors' deliveries"),
+                ]
+                twins = [tasks.create_task(twin.run(), name=f"twin {name}") for name, twin in self._twins.items()]
                 bulletins = tasks.create_task(self._bulletins.run(), name="bulletins")
                 keys = tasks.create_task(self._keys.run(), name="key store watch")
                 readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
@@ -323,7 +201,7 @@ class Gateway:
                 await stop.wait()
 
                 _log.info("gateway.stopping", gateway=self._name)
-                await _end([*polls, bulletins, keys])
+                await _end([*polls, *twins, bulletins, keys])
                 await self._stop_reading(readers)
                 await _end([*self._commands])
                 with contextlib.suppress(TimeoutError):
@@ -333,7 +211,7 @@ class Gateway:
                         await self._buffer.emptied()
                 if self._intake.pending:
                     _log.error("gateway.abandoned", records=self._intake.pending, reason=self._buffer.status().fault)
-                await _end([delivery, watch])
+                await _end([*deliveries, watch])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
 
@@ -434,7 +312,7 @@ class Gateway:
                 time_ns, time_trusted, uptime_ns = arrivals.moment(address, values, arrival, now_s)
             if sequence is not None:
                 if sequence != device.expected_sequence:
-                    _count_missed(device, sequence, span)
+                    device.count_missed(sequence, span)
                 device.expected_sequence = sequence + 1 if sequence + 1 < span else 0
             if not values:
                 continue  # heard, and with nothing to tell
@@ -565,6 +443,20 @@ class Gateway:
             "rules": self._rules.reported(),
         }
 
+    def _twin_of(self, name: str) -> SensorTwin:
+        """The twin of a sensor with an identity of its own, which may be there or come later."""
+        device = self._devices.get(name)
+        links = self._links if device is None else [device.link]
+        commands = {command for link in links for command in link.codec.profile.commands}
+        return SensorTwin(name, commands, self.run_command, lambda: self._reported_of(name))
+
+    def _reported_of(self, name: str) -> Mapping[str, Value]:
+        device = self._devices.get(name)
+        about: dict[str, Value] = {"gateway": self._name}
+        if device is not None:
+            about |= {"profile": device.link.codec.profile.name, "link_up": device.link.transport.is_up}
+        return about
+
     # --- status ----------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -578,8 +470,8 @@ class Gateway:
             "time": rfc3339(self._clock.now_ns()),
             "time_trusted": self._clock.trusted,
             "uptime_s": round(now_s - self._started_at_s, 3),
-            "links": [_link_status(link) for link in self._links],
-            "devices": [_device_status(device, now_s) for device in self._devices.values()],
+            "links": [link.status() for link in self._links],
+            "devices": [device.status(now_s) for device in self._devices.values()],
             "queue": buffer.queued,
             "account": {column: getattr(buffer.totals, column) for column in ACCOUNT_COLUMNS},
             "buffer": {"state": buffer.state, "fault": buffer.fault},
@@ -594,52 +486,34 @@ class Gateway:
                 "records": uplink.records,
                 "in_flight": uplink.in_flight,
             },
+            "sensors": self._sensors_status(),
             "alerts": self._rules.raised(),
-            "faults": self._faults(buffer.fault, self._keys.fault, uplink.fault),
+            "faults": self._faults(buffer.fault, self._keys.fault, uplink.fault, *self._sensors_faults()),
         }
+
+    def _sensors_status(self) -> dict[str, Any]:
+        """How those sensors fare at the hub that have an identity of their own."""
+        sums = self._leaves.sums()
+        return {
+            "identities": sums.leaves,
+            "states": dict(sums.states),
+            "sessions": sums.sessions,
+            "messages": sums.messages,
+            "records": sums.records,
+        }
+
+    def _sensors_faults(self) -> list[str]:
+        told = [f"{name}: {fault}" for name, each in self._leaves.statuses().items() if (fault := each.delivery.fault)]
+        if len(told) > MOST_SENSOR_FAULTS:
+            more = len(told) - MOST_SENSOR_FAULTS
+            told = [*told[:MOST_SENSOR_FAULTS], f"{more} more sensors are not let in by the hub"]
+        return told
 
     def _faults(self, *more: str) -> list[str]:
         of_links = [f"{link.name}: {fault}" for link in self._links if (fault := link.fault)]
         of_counters = dict.fromkeys(fault for link in self._links if link.arrivals and (fault := link.arrivals.fault))
         of_devices = [fault for link in self._links if link.polled is not None for fault in link.polled.faults]
         return [*of_links, *of_devices, *of_counters] + [each for each in more if each]
-
-
-def _count_missed(device: Device, sequence: int, span: int) -> None:
-    """A gap in a device's own numbers is frames it sent in vain; half the span or more is a device that restarted."""
-    if device.expected_sequence is not None:
-        gap = (sequence - device.expected_sequence) % span
-        if gap < span // 2:
-            device.missed += gap
-
-
-def _link_status(link: Link) -> dict[str, Any]:
-    return {
-        "name": link.name,
-        "profile": link.codec.profile.name,
-        "up": link.transport.is_up,
-        "fault": link.fault,
-        **asdict(link.transport.counters),
-        **asdict(link.framer.counters),
-        "rejects": dict(link.rejects),
-        **({"versions": dict(link.versions)} if link.versions else {}),
-        **({} if link.polled is None else {"polling": dict(link.polled.counts)}),
-        **({} if link.arrivals is None else {"times_unbelieved": link.arrivals.unbelieved}),
-    }
-
-
-def _device_status(device: Device, now_s: float) -> dict[str, Any]:
-    asked = None if device.link.polled is None else device.link.polled.devices.get(device.address)
-    return {
-        "name": device.name,
-        "link": device.link.name,
-        "profile": device.link.codec.profile.name,
-        "readings": device.readings,
-        "missed": device.missed,
-        "age_s": round(now_s - device.last_at_s, 3) if device.last else None,
-        "values": device.last.values if device.last else None,
-        **({} if asked is None else {"polls": dict(asked.counts)}),
-    }
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

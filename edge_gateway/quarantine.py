@@ -16,7 +16,7 @@ from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.records import Reading
 
 if TYPE_CHECKING:
-    from edge_gateway.pipeline import Device, Link
+    from edge_gateway.link import Device, Link
 
     _Admit: TypeAlias = Callable[[Link, int | str | None], Device | None]
 

@@ -25,6 +25,7 @@ from edge_gateway.assembly.keys import (
     payload_key_store,
 )
 from edge_gateway.assembly.links import check_link, make_link, make_transport
+from edge_gateway.assembly.sensors import make_sensor_uplinks, sensor_identities
 from edge_gateway.assembly.uplinks import make_uplink
 from edge_gateway.buffer.durable import Offload
 from edge_gateway.buffer.worker import Worker
@@ -147,13 +148,23 @@ async def open_gateway(
             offload = resources.enter_context(Worker("buffer"))
         ledger = ReplayLedger(directory / COUNTERS_FILE, offload)
         payload_keys = payload_key_store(config, parts.keys)
+        identities = sensor_identities(config) if uplink is None else {}
         links = []
         for link in config.links:
             codec = parts.codecs[link.profile]
             transport = make_transport(link, codec.profile)
             if writer is not None:
                 transport = Capturing(transport, writer)
-            links.append(make_link(link, codec, payload_keys, transport, ledger))
+            links.append(make_link(link, codec, payload_keys, transport, ledger, identities))
+        sensors = make_sensor_uplinks(
+            config,
+            identities.values(),
+            parts.codecs,
+            keys=parts.keys,
+            clock=clock,
+            rng=rng,
+            resources=resources,
+        )
         async with open_buffer(config, clock=clock, rng=rng, offload=offload, keys=parts.keys) as buffer:
             yield Gateway(
                 config.gateway.name,
@@ -161,6 +172,7 @@ async def open_gateway(
                 rules,
                 buffer=buffer,
                 uplink=uplink or parts.uplink,
+                sensors=sensors,
                 delivery=config.delivery,
                 buffer_settings=config.buffer,
                 keys=keys,

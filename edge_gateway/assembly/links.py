@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import TYPE_CHECKING, assert_never
 
 from edge_gateway.arrivals import Arrivals
@@ -15,7 +15,7 @@ from edge_gateway.errors import CodecError, ConfigError
 from edge_gateway.framing import Framer, make_framer
 from edge_gateway.keystore import PayloadKeyStore
 from edge_gateway.keystore.device_keys import DeviceKeys, key_names, own_keys
-from edge_gateway.pipeline import Link
+from edge_gateway.link import Link
 from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.transport import Transport
 from edge_gateway.transport.replay import ReplayPort
@@ -42,6 +42,7 @@ def make_link(
     payload_keys: PayloadKeyStore,
     transport: Transport,
     ledger: ReplayLedger,
+    routes: Container[str],
 ) -> Link:
     """Put a link together.
 
@@ -51,6 +52,7 @@ def make_link(
         payload_keys: for payloads that are encrypted.
         transport: the bytes.
         ledger: remembers counters over restarts.
+        routes: names of the devices that have an identity of their own.
     """
     if codec.profile.key_names:
         now_s = asyncio.get_running_loop().time
@@ -58,7 +60,8 @@ def make_link(
         codec = compile_profile(codec.profile, keys)
     framer = make_framer(settings.framing or codec.profile.line_framing)
     polled = _make_polled(settings, codec, framer, transport.write)
-    return Link(settings, transport, framer, codec, polled, _make_arrivals(settings, codec.profile, ledger))
+    arrivals = _make_arrivals(settings, codec.profile, ledger)
+    return Link(settings, transport, framer, codec, polled, arrivals, routes)
 
 
 def make_transport(settings: LinkSettings, profile: Profile) -> Transport:

@@ -444,6 +444,26 @@ class DeliverySettings(Settings):
     )
 
 
+class SensorSessionSettings(Settings):
+    """Sessions of sensors with identities of their own, which `edge-gateway provision leaves` makes."""
+
+    hold: bool = Field(
+        default=True,
+        description="Keep each connected, so that commands reach it. Otherwise each connects when it has something to "
+        "send, and commands wait for that.",
+    )
+    most_sessions: int = Field(default=1000, ge=1, le=10_000, description="Connected at once, at most.")
+    connects_per_s: float = Field(
+        default=20.0,
+        gt=0,
+        le=1000,
+        description="Connect no faster than this. IoT Hub takes 100 a second in its small tiers, of all its devices.",
+    )
+    idle_s: float = Field(
+        default=60.0, ge=1, le=86_400, description="Without `hold`, a session ends after so long with nothing to do."
+    )
+
+
 class IotHubUplink(Settings):
     """Azure IoT Hub under the gateway's own device identity, and each sensor's that has one."""
 
@@ -489,6 +509,8 @@ class IotHubUplink(Settings):
         examples=["hub-ca.pem"],
     )
     token_lifetime_s: int = Field(default=3600, ge=300, le=86_400, description="How long a SAS token lives.")
+    sensors: SensorSessionSettings = SensorSessionSettings()
+    """Sensors with identities of their own."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

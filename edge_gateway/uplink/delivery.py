@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from edge_gateway.buffer import Buffer
+from edge_gateway.buffer import Outlet
 from edge_gateway.config.model import DeliverySettings
 from edge_gateway.errors import UplinkError, UplinkLost, UplinkRefused
 from edge_gateway.records import Message
@@ -52,7 +52,7 @@ class Delivery:
     """
 
     def __init__(
-        self, uplink: Uplink, buffer: Buffer, downlink: Downlink, settings: DeliverySettings, rng: random.Random
+        self, uplink: Uplink, buffer: Outlet, downlink: Downlink, settings: DeliverySettings, rng: random.Random
     ) -> None:
         self._uplink = uplink
         self._buffer = buffer

@@ -24,7 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from edge_gateway.buffer import Buffer
+from edge_gateway.buffer import Outlet
 from edge_gateway.config.model import DeliverySettings
 from edge_gateway.errors import UplinkLost
 from edge_gateway.records import Command, CommandResult, Message
@@ -35,15 +35,16 @@ _ANSWERED_S: Final = 0.5
 """So long after its last message or command a session is not taken for idle: an answer may still be on its way."""
 
 
-class LeafQueue(Buffer, Protocol):
+class LeafQueue(Outlet, Protocol):
     """What is queued for one leaf."""
 
-    def queued_now(self) -> bool:
+    @property
+    def has_queued(self) -> bool:
         """Whether there is something to take, or taken and not settled."""
         ...
 
     async def wait_queued(self) -> None:
-        """Return when `queued_now` is true."""
+        """Return when `has_queued` is true."""
         ...
 
 
@@ -260,7 +261,7 @@ class _LeafLink:
             return "faulty"
         if self in self._places:
             return "connecting"
-        return "waiting" if self._leaf.queue.queued_now() else "idle"
+        return "waiting" if self._leaf.queue.has_queued else "idle"
 
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
@@ -281,7 +282,7 @@ class _LeafLink:
 
     async def _take_place(self) -> None:
         queue = self._leaf.queue
-        while not queue.queued_now():
+        while not queue.has_queued:
             if not self._leaf.hold:
                 await queue.wait_queued()
             elif self._places.try_take(self):
@@ -355,7 +356,7 @@ class _LeafSession:
 
     def gives_way(self) -> tuple[bool, float]:
         """Whether it is in use, and from when, in event loop time, it may be asked to leave because others wait."""
-        if self._is_busy() or self._leaf.queue.queued_now():
+        if self._is_busy() or self._leaf.queue.has_queued:
             return True, self._since_s + self._limits.turn_s
         return False, self._used_at_s + _ANSWERED_S
 
@@ -382,7 +383,7 @@ class _LeafSession:
     def _look_idle(self) -> None:
         """End the session if it has been idle for long enough; look again when that may be so."""
         now_s = self._loop.time()
-        is_needed = self._is_busy() or self._leaf.queue.queued_now()
+        is_needed = self._is_busy() or self._leaf.queue.has_queued
         idle_at_s = (now_s if is_needed else self._used_at_s) + self._limits.idle_s
         if idle_at_s <= now_s:
             self._end("nothing to send")

@@ -34,6 +34,8 @@ class Receiver:
         """Records of the alert lane, repeats dropped."""
         self.frames: defaultdict[str, list[int]] = defaultdict(list)
         """For each device the numbers of its frames, in the order of the gateway's own `seq`."""
+        self.senders: defaultdict[str, set[str]] = defaultdict(set)
+        """For each device the identities at the hub that its records came under."""
         self._faults: list[str] = []
         self._bodies: dict[str | None, bytes] = {}
         self._arrived = asyncio.Event()
@@ -48,6 +50,7 @@ class Receiver:
             return
         self._bodies[message.message_id] = message.body
         for record in orjson.loads(message.body):
+            self.senders[record["device"]].add(message.device_id)
             if "event" in record:
                 self.events.append(record)
                 continue

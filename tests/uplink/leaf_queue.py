@@ -45,7 +45,8 @@ class LeafBuffer(DurableBuffer):
         if not self._unsettled:
             self._has_some.clear()
 
-    def queued_now(self) -> bool:
+    @property
+    def has_queued(self) -> bool:
         return self._has_some.is_set()
 
     async def wait_queued(self) -> None:

@@ -246,7 +246,7 @@ def test_all_deliver_through_few_places() -> None:
         for _ in range(3):
             for queue in site.queues:
                 await queue.measure(7)
-            while any(queue.queued_now() for queue in site.queues):
+            while any(queue.has_queued for queue in site.queues):
                 await asyncio.sleep(0.05)
                 most = max(most, len(site.connected()))
         assert most == 20
