@@ -232,6 +232,17 @@ def test_on_a_small_disk_the_largest_route_gives_way(open_store: OpenStore) -> N
     assert not accounts["boiler", "normal"].evicted + accounts["door", "normal"].evicted
 
 
+def test_what_drop_newest_has_kept_gives_way_to_its_own_lane_only(open_store: OpenStore) -> None:
+    """On a small disk a flood in a more urgent lane costs a lane that drops the newest nothing that it holds."""
+    lanes = [ALERT, {"name": "normal"}, {"name": "trend", "when_full": "drop-newest"}]
+    store = open_store(lanes=lanes, max_disk_bytes=4 << 20)
+    append_bytes(store, "pump", 1 << 20, lane="trend")
+    append_bytes(store, "boiler", 3 << 20)
+    accounts = store.accounts()
+    assert accounts["boiler", "normal"].evicted
+    assert not accounts["pump", "trend"].evicted
+
+
 def test_expiry_is_of_each_route_alike(open_store: OpenStore, clock: HandClock) -> None:
     """What is too old goes, also in routes that nobody takes from, and what is younger stays."""
     store = open_store(lanes=[ALERT, {"name": "normal", "ttl_s": 100}])

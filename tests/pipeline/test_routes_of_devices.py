@@ -28,7 +28,7 @@ def test_what_a_sensor_says_goes_to_its_own_route(tmp_path: Path, monkeypatch: p
 
     async def main() -> None:
         async with running_plant(tmp_path, seed=1, sensors=2, rules=[warm]) as plant:
-            await asyncio.sleep(120)
+            await asyncio.sleep(1800)
             outlet = plant.gateway.buffer.route("climate-1")
             lanes = set()
             while outlet.has_queued:
