@@ -554,6 +554,21 @@ def test_messages_of_each_lane_and_route_wait_their_own_time() -> None:
     run_virtual(main())
 
 
+def test_a_young_message_holds_up_no_backlog_of_another_lane() -> None:
+    """While a message of one lane waits for company, hundreds of another lane go out as fast as they are taken."""
+
+    async def main() -> None:
+        lanes = [ALERT, {"name": "normal", "max_records_per_message": 1}, {"name": "bulk", "max_message_age_s": 3600}]
+        async with opened(lanes=lanes, max_records_per_message=10) as buffer:
+            for lane, count in (("bulk", 1), ("normal", 300)):
+                await buffer.append(Batch([reading("door", value) for value in range(count)], lane, route="door"))
+            door = buffer.route("door")
+            async with asyncio.timeout(1):
+                assert [(await door.take()).lane for _ in range(300)] == ["normal"] * 300
+
+    run_virtual(main())
+
+
 def test_a_stopping_gateway_gives_out_young_messages_of_all_routes() -> None:
     """While draining nothing waits for company, and `emptied` is about all routes."""
 
