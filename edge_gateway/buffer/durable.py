@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
 
@@ -425,7 +426,7 @@ class _Visit:
     tidy: bool
     messages: list[Message] = field(default_factory=list)
     later: dict[str, float] = field(default_factory=dict)
-    """Routes that have something to give in so many seconds."""
+    """Routes that have nothing to give now, but in so many seconds."""
     refused: list[LaneFull | None] = field(default_factory=list)
     write_error: BufferUnavailable | None = None
     read_error: BufferUnavailable | None = None
@@ -442,14 +443,20 @@ class _Visit:
         store.begin_giving(self.look.ready)
         try:
             for route, ready in self.look.ready.items():
-                for lane in store.unfinished(route):
+                waits_s = [
                     self._read(store, lane, route, self.look.most - ready.get(lane, 0))
+                    for lane in store.unfinished(route)
+                ]
+                wait_s = min(waits_s, default=inf)
+                if 0 < wait_s < inf:
+                    self.later[route] = wait_s
             if self.tidy:
                 store.tidy()
         except BufferUnavailable as error:
             self.read_error = error
 
-    def _read(self, store: Store, lane: str, route: str, most: int) -> None:
+    def _read(self, store: Store, lane: str, route: str, most: int) -> float:
+        """Read what there is room for; in how many seconds the lane has more to give: 0 is now, `inf` never."""
         size_bytes = 0
         while most > 0 and size_bytes < self.look.most_bytes:
             match store.take(wait_for_more=self.wait_for_more, lanes=((lane, route),)):
@@ -458,7 +465,7 @@ class _Visit:
                     size_bytes += len(message.body)
                     most -= 1
                 case None:
-                    return
+                    return inf
                 case wait_s:
-                    self.later[route] = min(wait_s, self.later.get(route, wait_s))
-                    return
+                    return wait_s
+        return 0.0

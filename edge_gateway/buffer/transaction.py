@@ -528,8 +528,9 @@ class Transaction:
                 which = -1 if lane is needing else None
             case "drop-newest":
                 which = -1
-                # What is there goes only where something else comes in, from a route that holds less.
-                group = self._outermost(lane, newest=True) if not placed and lane is not needing else None
+                # What is there goes only where something comes into the same lane, of a route that holds less.
+                is_larger = lane.plan is needing.plan and lane is not needing
+                group = self._outermost(lane, newest=True) if is_larger and not placed else None
             case _:
                 if lane.plan.when_full == "thin" and self._thin(lane):
                     return True

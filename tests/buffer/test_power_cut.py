@@ -40,7 +40,7 @@ from edge_gateway.testbench.power_cut.memory_disk import (
     Written,
     memory_disk,
 )
-from edge_gateway.testbench.power_cut.settings import LANES
+from edge_gateway.testbench.power_cut.settings import LANES, ROUTES
 from edge_gateway.testbench.power_cut.state import NEVER, State
 from edge_gateway.testbench.power_cut.verdict import judge
 from edge_gateway.testbench.power_cut.workload import Beginning, live
@@ -58,12 +58,14 @@ def test_no_cut_breaks_a_promise() -> None:
 def test_the_workload_comes_to_all_the_disk_can_be_asked_for() -> None:
     """A few lives ask the disk for all it can do, and come to every policy, to new keys, and to times put right."""
     operations: set[type] = set()
+    routes: set[str] = set()
     columns: Counter[tuple[str, str]] = Counter()
     corrected = 0
     for life_number in range(6):
         with memory_disk(f"power-cut-coverage-{life_number}") as disk:
             life = live(disk, Beginning(), f"coverage-{life_number}", conditions=Conditions())
         operations |= set(map(type, life.log))
+        routes |= {entry.route for entry in life.log if isinstance(entry, Given)}
         last = life.states[-1].contents
         for (_, lane), account in last.accounts.items():
             columns.update({(lane, what): getattr(account, what) for what in Account.__dataclass_fields__})
@@ -72,6 +74,7 @@ def test_the_workload_comes_to_all_the_disk_can_be_asked_for() -> None:
         assert not any(state.wrong for state in life.states)
     assert {Created, Deleted, Written, Truncated, Synced, DirectorySynced, Given, KeysAre} <= operations
     assert {lane for lane, what in +columns if what == "delivered"} == set(LANES)
+    assert routes == set(ROUTES)
     assert {lane for lane, what in +columns if what == "evicted"} >= {"alert", "normal", "bulk", "trend"}
     for wanted in (("live", "expired"), ("normal", "quarantined"), ("normal", "rejected"), ("any", "ledger rows")):
         assert columns[wanted], wanted

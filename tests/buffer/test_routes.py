@@ -165,6 +165,17 @@ def test_what_nobody_takes_from_a_route_can_still_be_put_right(
     assert documents(message)[0]["time_corrected"] is True
 
 
+def test_what_nobody_takes_from_a_route_can_still_be_thinned(open_store: OpenStore) -> None:
+    """While others take, a route whose session is down becomes coarser without losing its oldest part."""
+    store = open_store(lanes=[ALERT, {"name": "normal", "when_full": "thin", "max_bytes": CAP_BYTES}])
+    append(store, "door", 1)
+    assert messages(store, "door")
+    append_bytes(store, "boiler", CAP_BYTES + 24_000)
+    left = seqs(store, "boiler")
+    assert left[0] == 1
+    assert left != list(range(1, len(left) + 1))
+
+
 @given(st.from_regex(r"[a-z][a-z0-9._ -]{0,20}", fullmatch=True), st.from_regex(r"[a-z0-9._ -]{0,20}", fullmatch=True))
 def test_a_name_on_disk_says_lane_and_route(lane: str, route: str) -> None:
     """What a lane is called on disk can be taken apart again."""
@@ -219,6 +230,17 @@ def test_on_a_small_disk_the_largest_route_gives_way(open_store: OpenStore) -> N
     accounts = store.accounts()
     assert accounts["refused", "normal"].evicted
     assert not accounts["boiler", "normal"].evicted + accounts["door", "normal"].evicted
+
+
+def test_what_drop_newest_has_kept_gives_way_to_its_own_lane_only(open_store: OpenStore) -> None:
+    """On a small disk a flood in a more urgent lane costs a lane that drops the newest nothing that it holds."""
+    lanes = [ALERT, {"name": "normal"}, {"name": "trend", "when_full": "drop-newest"}]
+    store = open_store(lanes=lanes, max_disk_bytes=4 << 20)
+    append_bytes(store, "pump", 1 << 20, lane="trend")
+    append_bytes(store, "boiler", 3 << 20)
+    accounts = store.accounts()
+    assert accounts["boiler", "normal"].evicted
+    assert not accounts["pump", "trend"].evicted
 
 
 def test_expiry_is_of_each_route_alike(open_store: OpenStore, clock: HandClock) -> None:
@@ -400,16 +422,17 @@ def test_a_route_that_nobody_takes_from_holds_up_no_other() -> None:
 
 
 def test_no_route_starves_another() -> None:
-    """Of two hundred sessions with a backlog, one of them endless, all get theirs at about the same pace."""
+    """Of a hundred sessions most have a long backlog; those that have little get it at the same pace as all others."""
 
     async def main() -> None:
         async with opened() as buffer:
-            names = [f"d{number}" for number in range(200)]
-            hog = list(batches(names[0], 3000))
-            await asyncio.gather(*(buffer.append(each) for name in names[1:] for each in batches(name, 5)))
-            await asyncio.gather(*map(buffer.append, hog))
+            backlog = {f"long-{number}": 40 for number in range(90)} | {f"short-{number}": 5 for number in range(10)}
+            await asyncio.gather(
+                *(buffer.append(each) for name, count in backlog.items() for each in batches(name, count))
+            )
             taken = Counter[str]()
-            when_done: dict[str, int] = {}
+            when_done: list[int] = []
+            """Of each short one, how many messages all had got by then."""
 
             async def session(name: str) -> None:
                 outlet = buffer.route(name)
@@ -417,17 +440,16 @@ def test_no_route_starves_another() -> None:
                     message = await outlet.take()
                     taken[name] += 1
                     outlet.settle(message)
-                    if name != names[0] and taken[name] == 5:
-                        when_done[name] = taken[names[0]]
+                    if taken[name] == backlog[name] == 5:
+                        when_done.append(taken.total())
 
-            sessions = [asyncio.create_task(session(name)) for name in names]
+            sessions = [asyncio.create_task(session(name)) for name in backlog]
             await asyncio.sleep(5)
             for each in sessions:
                 each.cancel()
             await asyncio.gather(*sessions, return_exceptions=True)
-            assert taken[names[0]] == 3000
-            assert len(when_done) == 199
-            assert max(when_done.values()) < 300
+            assert taken == backlog
+            assert max(when_done) < 3 * 5 * len(backlog)
             assert not any(buffer.status().queued.values())
 
     run_virtual(main())
@@ -528,6 +550,21 @@ def test_messages_of_each_lane_and_route_wait_their_own_time() -> None:
         assert {place: at_s - began_s for place, at_s in came.items()} == pytest.approx(
             {("normal", ""): 1, ("normal", "door"): 1, ("bulk", ""): 10, ("bulk", "door"): 10}, abs=0.1
         )
+
+    run_virtual(main())
+
+
+def test_a_young_message_holds_up_no_backlog_of_another_lane() -> None:
+    """While a message of one lane waits for company, hundreds of another lane go out as fast as they are taken."""
+
+    async def main() -> None:
+        lanes = [ALERT, {"name": "normal", "max_records_per_message": 1}, {"name": "bulk", "max_message_age_s": 3600}]
+        async with opened(lanes=lanes, max_records_per_message=10) as buffer:
+            for lane, count in (("bulk", 1), ("normal", 300)):
+                await buffer.append(Batch([reading("door", value) for value in range(count)], lane, route="door"))
+            door = buffer.route("door")
+            async with asyncio.timeout(1):
+                assert [(await door.take()).lane for _ in range(300)] == ["normal"] * 300
 
     run_virtual(main())
 
