@@ -36,7 +36,7 @@ from edge_gateway.durable_file import replace_durably
 from edge_gateway.errors import CommandInvalid, ConfigError
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.watch import KeyStoreWatch
-from edge_gateway.pipeline import Gateway
+from edge_gateway.pipeline import Gateway, SensorUplinks
 from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
 from edge_gateway.transport import Transport
@@ -112,6 +112,7 @@ async def open_gateway(
     capture: Path | None = None,
     make_transport: Callable[[LinkSettings, Profile], Transport] = make_transport,
     uplink: Uplink | None = None,
+    sensors: SensorUplinks | None = None,
     offload: Offload | None = None,
 ) -> AsyncIterator[Gateway]:
     """Open the store and make a gateway that is ready to run; leaving closes the store.
@@ -123,6 +124,7 @@ async def open_gateway(
         capture: a file to record what the links read.
         make_transport: makes a link's transport other than the configured one; for a bench without ports.
         uplink: used instead of the configured one; for a bench without a hub.
+        sensors: the same for sensors with identities of their own.
         offload: where blocking calls of the store and the key store run; a thread for each of the two if left out.
 
     Raises:
@@ -148,23 +150,23 @@ async def open_gateway(
             offload = resources.enter_context(Worker("buffer"))
         ledger = ReplayLedger(directory / COUNTERS_FILE, offload)
         payload_keys = payload_key_store(config, parts.keys)
-        identities = sensor_identities(config) if uplink is None else {}
+        if sensors is None:
+            sensors = make_sensor_uplinks(
+                config,
+                sensor_identities(config) if uplink is None else (),
+                parts.codecs,
+                keys=parts.keys,
+                clock=clock,
+                rng=rng,
+                resources=resources,
+            )
         links = []
         for link in config.links:
             codec = parts.codecs[link.profile]
             transport = make_transport(link, codec.profile)
             if writer is not None:
                 transport = Capturing(transport, writer)
-            links.append(make_link(link, codec, payload_keys, transport, ledger, identities))
-        sensors = make_sensor_uplinks(
-            config,
-            identities.values(),
-            parts.codecs,
-            keys=parts.keys,
-            clock=clock,
-            rng=rng,
-            resources=resources,
-        )
+            links.append(make_link(link, codec, payload_keys, transport, ledger, sensors.uplinks))
         async with open_buffer(config, clock=clock, rng=rng, offload=offload, keys=parts.keys) as buffer:
             yield Gateway(
                 config.gateway.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
@@ -21,20 +21,20 @@ _RETRY_MOST_S: Final = 300.0
 """A sensor that the hub refuses is tried again this seldom: somebody has to act, and a thousand may be refused."""
 
 
-def sensor_identities(config: GatewayConfig) -> Mapping[str, Identity]:
-    """Of each sensor that has one, by its name.
+def sensor_identities(config: GatewayConfig) -> Collection[Identity]:
+    """Of each sensor that has one.
 
     Raises:
         ConfigError: they cannot be read.
     """
     if not isinstance(config.uplink, IotHubUplink):
-        return {}
-    return Identities(config.gateway.data_directory / IDENTITIES_FILE).leaves
+        return ()
+    return Identities(config.gateway.data_directory / IDENTITIES_FILE).leaves.values()
 
 
 def make_sensor_uplinks(
     config: GatewayConfig,
-    identities: Iterable[Identity],
+    identities: Collection[Identity],
     codecs: Mapping[str, Codec],
     *,
     keys: KeyStore,
@@ -57,7 +57,6 @@ def make_sensor_uplinks(
         ConfigError: `ca_file` cannot be used.
     """
     settings = config.uplink
-    identities = list(identities)
     if not isinstance(settings, IotHubUplink) or not identities:
         return SensorUplinks()
     # Imported when needed: most gateways have none.

@@ -76,6 +76,16 @@ class MemoryHub:
             raise UplinkLost("no gateway is connected", where=self.endpoint)
         await self._downlink.apply_desired(desired, whole)
 
+    def reported(self) -> Mapping[str, Any]:
+        """What the gateway would report now.
+
+        Raises:
+            UplinkLost: no gateway is connected.
+        """
+        if self._downlink is None:
+            raise UplinkLost("no gateway is connected", where=self.endpoint)
+        return self._downlink.reported()
+
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""

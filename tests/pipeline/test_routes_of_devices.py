@@ -1,46 +1,110 @@
-"""Readings and events of a sensor with an identity of its own go to its route; all else stays with the gateway."""
+"""Readings and events of a sensor with an identity of its own go by its own session; all else by the gateway's."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import orjson
-import pytest
 
-from edge_gateway.pipeline import Link
+from edge_gateway.records import Command, CommandStatus
+from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.virtual_time import run_virtual
 
 from .virtual_plant import books, running_plant
 
+HALF_AN_HOUR_S = 1800
+ALWAYS_WARM = {
+    "name": "warm",
+    "profile": "reference-climate",
+    "value": "temperature",
+    "raise_above": -99,
+    "clear_below": -99,
+}
 
-def test_what_a_sensor_says_goes_to_its_own_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two sensors has an identity: its readings and alerts wait in its route, and the hub gets the other's."""
-    monkeypatch.setattr("edge_gateway.assembly.Link", partial(Link, routes=("climate-1",)))
-    warm = {
-        "name": "warm",
-        "profile": "reference-climate",
-        "value": "temperature",
-        "raise_above": -99,
-        "clear_below": -99,
-    }
+
+def devices_in(hub: MemoryHub) -> set[str]:
+    return {each["device"] for message in hub.messages for each in orjson.loads(message.body)}
+
+
+def test_what_a_sensor_says_goes_by_its_own_session(tmp_path: Path) -> None:
+    """One of two sensors has an identity: its readings and alerts come by that, and the other's by the gateway's."""
+    own = MemoryHub()
 
     async def main() -> None:
-        async with running_plant(tmp_path, seed=1, sensors=2, rules=[warm]) as plant:
-            await asyncio.sleep(1800)
-            outlet = plant.gateway.buffer.route("climate-1")
-            lanes = set()
-            while outlet.has_queued:
-                message = await outlet.take()
-                lanes.add(message.lane)
-                assert {each["device"] for each in orjson.loads(message.body)} == {"climate-1"}
-                outlet.settle(message)
-                await plant.gateway.buffer.flush()
-            assert lanes == {"alert", "normal"}
-        assert {device for device, _ in plant.account.records} == {"climate-2"}
+        identities = {"climate-1": own}
+        async with running_plant(tmp_path, seed=1, sensors=2, rules=[ALWAYS_WARM], identities=identities) as plant:
+            await asyncio.sleep(HALF_AN_HOUR_S)
+            assert devices_in(plant.hub) == {"climate-2"}
 
     run_virtual(main())
-    accounts = books(tmp_path)
-    assert accounts["climate-1", "normal"].delivered > 5
-    assert accounts["port-climate-1", "normal"].received > 0
+    assert devices_in(own) == {"climate-1"}
+    assert {message.lane for message in own.messages} == {"alert", "normal"}
+    account = books(tmp_path)["climate-1", "normal"]
+    assert account.received == account.delivered > 100
+
+
+def test_a_sensor_that_is_not_let_in_holds_up_nobody(tmp_path: Path) -> None:
+    """Its readings wait, over a restart too, while the other's are delivered, and come in order once it is let in."""
+    own = MemoryHub()
+    own.cut()
+
+    async def first() -> None:
+        async with running_plant(tmp_path, seed=1, sensors=2, identities={"climate-1": own}) as plant:
+            await asyncio.sleep(HALF_AN_HOUR_S)
+            status = plant.gateway.status()
+            assert status["sensors"]["states"] == {"faulty": 1}
+            assert any(fault.startswith("climate-1: memory: is away") for fault in status["faults"])
+
+    run_virtual(first())
+    waiting = books(tmp_path)["climate-1", "normal"].queued
+    assert waiting > 100
+    assert books(tmp_path)["climate-2", "normal"].queued == 0
+    assert own.messages == []
+    own.restore()
+
+    async def then() -> None:
+        async with running_plant(tmp_path, seed=2, sensors=2, identities={"climate-1": own}):
+            await asyncio.sleep(HALF_AN_HOUR_S)
+
+    run_virtual(then())
+    numbers = [each["seq"] for message in own.messages for each in orjson.loads(message.body)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > waiting
+
+
+def test_what_is_desired_of_a_sensor_becomes_a_command(tmp_path: Path) -> None:
+    """It is tried until the sensor has obeyed; the outcome is reported as the convention has it, nonsense too."""
+    own = MemoryHub()
+
+    async def main() -> None:
+        async with running_plant(tmp_path, seed=1, sensors=1, identities={"climate-1": own}) as plant:
+            await asyncio.sleep(60)
+            plant.lines["port-climate-1"].unplug()
+            await own.desire({"set-relay": {"state": 1}, "set-period": 5, "colour": "blue", "$version": 3}, whole=True)
+            await asyncio.sleep(10)
+            assert "set-relay" not in own.reported()
+            plant.lines["port-climate-1"].plug_in()
+            await asyncio.sleep(120)
+            assert own.reported()["set-relay"] == {"value": {"state": 1}, "ac": 200, "av": 3, "ad": ""}
+            assert own.reported()["set-period"]["ac"] == 400
+            assert "colour" not in own.reported()
+
+            await own.desire({"set-relay": None, "$version": 4})
+            await asyncio.sleep(1)
+            assert "set-relay" not in own.reported()
+
+    run_virtual(main())
+
+
+def test_a_command_by_the_sensors_own_session_reaches_it(tmp_path: Path) -> None:
+    """It is answered there."""
+    own = MemoryHub()
+
+    async def main() -> None:
+        async with running_plant(tmp_path, seed=1, sensors=1, identities={"climate-1": own}):
+            await asyncio.sleep(60)
+            result = await own.command(Command("climate-1", "set-relay", {"state": 1}, "method"))
+            assert result.status is CommandStatus.ACKNOWLEDGED
+
+    run_virtual(main())

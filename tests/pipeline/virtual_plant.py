@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from edge_gateway.buffer.durable import run_inline
 from edge_gateway.codec import Profile
 from edge_gateway.config.load import parse_config
 from edge_gateway.config.model import LinkSettings
-from edge_gateway.pipeline import Gateway
+from edge_gateway.pipeline import Gateway, SensorUplinks
 from edge_gateway.records import Message
 from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.memory_hub import MemoryHub
@@ -48,6 +48,7 @@ async def running_plant(
     sensors: int = 3,
     period_s: float = 10.0,
     hub: MemoryHub | None = None,
+    identities: Mapping[str, MemoryHub] | None = None,
     clock: VirtualClock | None = None,
     **more: Any,
 ) -> AsyncIterator[Plant]:
@@ -102,6 +103,7 @@ async def running_plant(
         rng=random.Random(seed),
         make_transport=transport,
         uplink=hub,
+        sensors=SensorUplinks(dict(identities or {})),
         offload=run_inline,
     ) as gateway:
         running = asyncio.create_task(gateway.run(stop))
