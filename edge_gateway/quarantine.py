@@ -46,24 +46,25 @@ async def replay(
         frames = [] if chunk.payload is None else bad_frames(chunk.payload)
         if not frames or any((link or frame.source) != frame.source or frame.source not in links for frame in frames):
             continue
-        readings: dict[str, list[Reading]] = {}
+        readings: dict[tuple[str, str], list[Reading]] = {}
         bad: list[BadFrame] = []
         for frame in frames:
             _try_again(links[frame.source], frame, admit, readings, bad)
         # What removes the frames comes last: a crash before it repeats readings, and loses none.
-        *others, lane = readings or [""]
-        for other in others:
-            await buffer.append(Batch(readings[other], other))
-        await buffer.append(Batch(readings.get(lane, ()), lane, bad, replays=[chunk.id]))
+        *others, last = readings or [("", "")]
+        for lane, route in others:
+            await buffer.append(Batch(readings[lane, route], lane, route=route))
+        lane, route = last
+        await buffer.append(Batch(readings.get(last, ()), lane, bad, replays=[chunk.id], route=route))
         done.update(frames=len(frames), readings=sum(map(len, readings.values())), still_bad=len(bad))
         yield {"progress": {"done": index + 1, "of": len(chunks)}}
     yield {"replayed": {key: done[key] for key in ("frames", "readings", "still_bad")}}
 
 
 def _try_again(
-    link: Link, frame: BadFrame, admit: _Admit, readings: dict[str, list[Reading]], bad: list[BadFrame]
+    link: Link, frame: BadFrame, admit: _Admit, readings: dict[tuple[str, str], list[Reading]], bad: list[BadFrame]
 ) -> None:
-    """Decode one frame; what it says goes to `readings`, by lane, or to `bad`."""
+    """Decode one frame; what it says goes to `readings`, by lane and route, or to `bad`."""
     decoded = link.codec.decode([frame.data])
     bad.extend(frame._replace(reason=reject.reason) for reject in decoded.rejects)
     for address, _, values in decoded.samples:
@@ -73,4 +74,4 @@ def _try_again(
         elif values:
             name = link.codec.profile.name
             reading = Reading(device.name, name, frame.time_ns, values, frame.time_trusted)
-            readings.setdefault(device.lane, []).append(reading)
+            readings.setdefault((device.lane, device.route), []).append(reading)

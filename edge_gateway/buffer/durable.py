@@ -173,6 +173,7 @@ class DurableBuffer:
     def settle(self, message: Message) -> None:
         """See `Outlet.settle`; of whatever route."""
         self._settled.append(replace(message, body=b""))  # many may wait for the next transaction
+        self._routes.leave(message)
         if self._draining:
             self._settle_now()
         else:
@@ -379,6 +380,7 @@ class DurableBuffer:
             for done in appended:
                 done(visit.write_error)
         else:
+            self._routes.have_left(visit.writes.settled)
             for done, refused in zip(appended, visit.refused, strict=True):
                 done(refused)
         later = visit.later if visit.read_error is None else dict.fromkeys(visit.look.ready, _READ_RETRY_S)

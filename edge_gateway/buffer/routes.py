@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import islice
@@ -56,11 +56,11 @@ class Route:
 
     @property
     def has_queued(self) -> bool:
-        """Whether any record waits here, taken or not; from memory."""
+        """Whether any record waits here that was not settled, taken or not; from memory."""
         return self._routes.has_queued(self)
 
     async def wait_queued(self) -> None:
-        """Return as soon as any record waits here, taken or not. Nothing is read ahead for that."""
+        """Return as soon as `has_queued`. Nothing is read ahead for that."""
         while not self.has_queued:
             woken = _sleeper(self._waiting)
             try:
@@ -161,6 +161,8 @@ class Routes:
         self._look_timer: asyncio.TimerHandle | None = None
         self._ahead_bytes = 0
         """Read and not taken."""
+        self._leaving: Counter[str] = Counter()
+        """Records settled, and still on the store, by route."""
 
     def route(self, name: str) -> Route:
         """The outlet of a route, the same one at each call."""
@@ -177,8 +179,8 @@ class Routes:
     # --- told by a route --------------------------------------------------------------------------------------------
 
     def has_queued(self, route: Route) -> bool:
-        """Whether any record of it is on the store."""
-        return self._store.has_queued(route.name)
+        """Whether any record of it is on the store, besides those that will leave with the next transaction."""
+        return self._store.queued_of(route.name) > self._leaving[route.name]
 
     def want(self, route: Route) -> None:
         """Somebody has little of it left, or waits: read, if there is anything that is not too young."""
@@ -197,6 +199,20 @@ class Routes:
         self._visit()
 
     # --- for the buffer ---------------------------------------------------------------------------------------------
+
+    def leave(self, message: Message) -> None:
+        """It was settled, and will leave the store."""
+        self._leaving[message.route] += message.records
+
+    def have_left(self, messages: Iterable[Message]) -> None:
+        """They are not on the store any more."""
+        for message in messages:
+            self._leaving[message.route] -= message.records
+            if not self._leaving[message.route]:
+                del self._leaving[message.route]
+            if message.route in self._routes:
+                # Between the commit and now they were subtracted from what had left already.
+                self._routes[message.route].note_queued()
 
     def look_at_all(self) -> None:
         """What is young has not to wait any more."""

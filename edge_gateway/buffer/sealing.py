@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from edge_gateway.errors import KeyStoreError, PayloadDamaged
+from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable, PayloadDamaged
 from edge_gateway.keystore import DataKeys
 
 if TYPE_CHECKING:
@@ -220,6 +220,8 @@ class Sealer:
         if ids:
             try:
                 return self._begin(ids[-1])
+            except KeyStoreUnavailable:
+                raise  # it will be back, and with it what was sealed
             except KeyStoreError as error:
                 # A key that is lost, as when a TPM was cleared, must not keep new records out.
                 key_id = self._keys.create()

@@ -207,9 +207,9 @@ class Store:
         """Records waiting, by lane, from memory; those of all routes."""
         return {name: self._shelf.sums.by_name[name].queued for name in self._shelf.plans}
 
-    def has_queued(self, route: str) -> bool:
-        """Whether any record of a route waits, given out or not; from memory."""
-        return any(self._shelf.whole(lane.number).queued for lane in self._shelf.route_lanes(route))
+    def queued_of(self, route: str) -> int:
+        """Records of a route that wait, given out or not; from memory."""
+        return sum(self._shelf.whole(lane.number).queued for lane in self._shelf.route_lanes(route))
 
     def totals(self) -> Account:
         """The account summed over devices and lanes, from memory."""

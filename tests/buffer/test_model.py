@@ -275,7 +275,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if hasattr(self, "store"):
             for lane, route in self.model.places():
                 assert self.store.may_give(route) or not self.model.untaken((lane, route))
-                assert self.store.has_queued(route) or not self.model.queued[lane, route]
+                assert self.store.queued_of(route) or not self.model.queued[lane, route]
 
     @invariant()
     def the_ledger_is_sound(self) -> None:

@@ -472,6 +472,25 @@ def test_a_session_is_told_when_there_is_something_for_it() -> None:
     run_virtual(main())
 
 
+def test_what_is_settled_is_not_queued_any_more() -> None:
+    """A session that has nothing but settled messages may leave at once, and is told of the next record."""
+
+    async def main() -> None:
+        async with opened() as buffer:
+            door = buffer.route("door")
+            await buffer.append(Batch([reading("door")], route="door"))
+            door.settle(await door.take())
+            assert not door.has_queued
+            waiting = asyncio.create_task(door.wait_queued())
+            await buffer.flush()
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            await buffer.append(Batch([reading("door", 2)], route="door"))
+            await asyncio.wait_for(waiting, 0.001)
+
+    run_virtual(main())
+
+
 def test_a_session_that_ends_rewinds_only_its_own() -> None:
     """After a rewind a route gives out the same messages again; another goes on where it was."""
 

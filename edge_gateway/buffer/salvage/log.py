@@ -25,7 +25,7 @@ from typing import Final, NamedTuple, TypeAlias
 from edge_gateway.buffer.salvage.content import Content
 
 PAGE_BYTES: Final = 4096
-"""SQLite's default, and the gateway's."""
+"""SQLite's default."""
 
 _HEADER: Final = struct.Struct(">8I")
 _FRAME_HEADER: Final = struct.Struct(">6I")
