@@ -1,5 +1,7 @@
 """What identities cost: a session for each of a thousand sensors at the hub, from connecting to a renewed token.
 
+And what a signature costs, by a key in a TPM and in a file: see `signatures.py`.
+
 The gateway's sessions take turns with two others on the same machine (see `leaf_sessions.py`): TLS and MQTT by hand,
 which is the least work there is, and the device SDK, which is what there was. Client and hub are processes of their
 own, on the same two cores. Compared are medians over the rounds; the ratios say more than the figures.
@@ -49,7 +51,19 @@ def sessions(arguments: argparse.Namespace, results: Figures) -> None:
         print(f"  {name}: {connections} connections, {messages} messages", flush=True)
 
 
-_SECTIONS: Final[dict[str, Callable[[argparse.Namespace, Figures], None]]] = {"sessions": sessions}
+def signatures(arguments: argparse.Namespace, results: Figures) -> None:
+    """One round of all that sign."""
+    import signatures as signing  # needs the extra `tpm`, which sessions do not
+
+    for name in signing.CONTESTANTS:
+        for figure, value in signing.measure(name, arguments.signatures).items():
+            results[name][figure].append(value)
+
+
+_SECTIONS: Final[dict[str, Callable[[argparse.Namespace, Figures], None]]] = {
+    "sessions": sessions,
+    "signatures": signatures,
+}
 
 
 def report(results: dict[str, Figures]) -> dict[str, Any]:
@@ -81,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     parser.add_argument("--sessions", type=int, default=1000, help="at once")
+    parser.add_argument("--signatures", type=int, default=1000, help="one after the other")
     parser.add_argument("--token-lifetime-s", type=int, default=60, help="how long a token lives; renewed from 70 %%")
     parser.add_argument("--only", choices=_SECTIONS, nargs="+", default=list(_SECTIONS), help="leave the rest out")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
@@ -88,6 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.sessions, arguments.token_lifetime_s = 1, min(arguments.sessions, 50), 12
+        arguments.signatures = min(arguments.signatures, 50)
     results: dict[str, Figures] = {name: defaultdict(lambda: defaultdict(list)) for name in arguments.only}
     for number in range(arguments.rounds):
         for name in arguments.only:

@@ -68,6 +68,12 @@ def harden_process() -> None:
     os.umask(_OWNER_ALONE)
 
 
+def allow_many_files() -> None:
+    """Raise the limit of open files to what the system allows: a thousand sensors' sessions need more than is usual."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def check_modes(directory: Path, *, user_id: int | None = None) -> list[ModeProblem]:
     """What in a data directory others could read or write, and what does not belong to the gateway's user.
 

@@ -6,7 +6,6 @@ import random
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Final
 
 from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec
@@ -16,9 +15,6 @@ from edge_gateway.pipeline import SensorUplinks
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities, Identity
 from edge_gateway.uplink.leaf_sessions import LeafLimits
 from edge_gateway.uplink.tls import client_context
-
-_RETRY_MOST_S: Final = 300.0
-"""A sensor that the hub refuses is tried again this seldom: somebody has to act, and a thousand may be refused."""
 
 
 def sensor_identities(config: GatewayConfig) -> Collection[Identity]:
@@ -60,6 +56,7 @@ def make_sensor_uplinks(
     if not isinstance(settings, IotHubUplink) or not identities:
         return SensorUplinks()
     # Imported when needed: most gateways have none.
+    from edge_gateway.keystore.keyring import Keyring
     from edge_gateway.uplink.hub_commands import HubCommands
     from edge_gateway.uplink.hub_device import HubDevice
 
@@ -68,10 +65,13 @@ def make_sensor_uplinks(
         connects_per_s=settings.sensors.connects_per_s,
         idle_s=settings.sensors.idle_s,
     )
-    delivery = config.delivery.model_copy(update={"retry_most_s": max(config.delivery.retry_most_s, _RETRY_MOST_S)})
+    # All together they do not knock more often than they may connect.
+    retry_most_s = max(config.delivery.retry_most_s, len(identities) / limits.connects_per_s)
+    delivery = config.delivery.model_copy(update={"retry_most_s": retry_most_s})
     threads = ThreadPoolExecutor(limits.most_connecting, thread_name_prefix="sensor-sessions")
     resources.callback(threads.shutdown, wait=False, cancel_futures=True)
     tls = client_context(settings.ca_file, None, None)
+    keyring = Keyring(keys, threads=threads)
     commands = _commands(config, codecs)
     any_command = frozenset().union(*commands.values())
     uplinks = {
@@ -88,6 +88,7 @@ def make_sensor_uplinks(
             commands=HubCommands(each.device, commands.get(each.device, any_command)),
             gateway_host_name=each.gateway_host_name or settings.gateway_host_name or "",
             token_lifetime_s=settings.token_lifetime_s,
+            keyring=keyring,
         )
         for each in identities
     }

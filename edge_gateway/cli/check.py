@@ -14,6 +14,7 @@ from edge_gateway.config.load import load_config
 from edge_gateway.config.model import IotHubUplink, PathPort
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.device_keys import missing_keys
+from edge_gateway.keystore.generations import Generations
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities
 
 
@@ -65,6 +66,6 @@ def _lacks_identity(uplink: IotHubUplink, identities: Identities, keys: KeyStore
         if identity is None:
             return ["uplink: the gateway has not been provisioned yet: edge-gateway provision --help"]
         key = identity.key
-    if key and key not in keys.names():
+    if key and Generations(keys.names()).newest(key) is None:
         return [f"uplink: there is no key {key!r} yet; import it: edge-gateway keys import {key}"]
     return []

@@ -24,6 +24,7 @@ from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.model import GatewayConfig, IotHubUplink
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore
+from edge_gateway.keystore.generations import Generations, generation_name
 from edge_gateway.provisioning.adoption import Adopter, tpm_registration_id
 from edge_gateway.provisioning.connection_string import MOST_CHARACTERS, parse_connection_string
 from edge_gateway.provisioning.dps import GLOBAL_HOST, DpsClient
@@ -264,8 +265,9 @@ def remove(
         identity = next((each for each in site.identities if each.device == device), None)
         if identity is not None and identity.key:
             # The key first: cut short, this leaves an identity without a key, which is told, and can be repeated.
-            with suppress(KeyMissing):
-                site.store.remove(identity.key)
+            for number in Generations(site.store.names()).of(identity.key):
+                with suppress(KeyMissing):
+                    site.store.remove(generation_name(identity.key, number))
         site.identities.remove(device)
     typer.echo(f"the identity of {device or 'the gateway'} is removed")
 

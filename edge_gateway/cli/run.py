@@ -18,7 +18,7 @@ from edge_gateway.assembly import Parts, check_parts, open_gateway
 from edge_gateway.cli.leaving import leave
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
-from edge_gateway.hardening import check_modes, harden_process
+from edge_gateway.hardening import allow_many_files, check_modes, harden_process
 from edge_gateway.observability.log import configure_log
 
 _log = structlog.get_logger()
@@ -31,6 +31,7 @@ def command(
 ) -> None:
     """Run the gateway until SIGTERM or Ctrl-C."""
     harden_process()
+    allow_many_files()
     settings = load_config(config)
     configure_log(settings.gateway.log_level, as_json=json)
     for problem in check_modes(settings.gateway.data_directory):

@@ -91,8 +91,14 @@ def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
     )
 
 
-def _anchored_files(settings: Settings, directory: Path) -> dict[str, Path]:
-    return {key: directory / value for key, value in settings if key.endswith("_file") and value is not None}
+def _anchored_files(settings: Settings, directory: Path) -> dict[str, Any]:
+    anchored: dict[str, Any] = {}
+    for key, value in settings:
+        if isinstance(value, Settings):
+            anchored[key] = value.model_copy(update=_anchored_files(value, directory))
+        elif key.endswith("_file") and value is not None:
+            anchored[key] = directory / value
+    return anchored
 
 
 def _anchored_port(port: PortSettings, directory: Path) -> PortSettings:

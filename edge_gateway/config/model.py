@@ -237,9 +237,14 @@ class LinkSettings(Settings):
 
 
 class CommandOnAlert(Settings):
-    """A command a rule sends down to the device it is about."""
+    """A command a rule sends down, to the device it is about or to another one."""
 
     name: str = Field(examples=["set-relay"])
+    device: Name | None = Field(
+        default=None,
+        description="Another device, or this gateway by its own name; the device of the reading if left out.",
+        examples=["boiler-room"],
+    )
     arguments: dict[str, Argument] = Field(default_factory=dict, examples=[{"state": 1}])
     """What the command needs to know, as the profile declares it."""
 

@@ -25,6 +25,7 @@ from edge_gateway.doctor.network import Endpoint, connection
 from edge_gateway.doctor.service_access import is_among, service_access
 from edge_gateway.doctor.site import HubIdentity, Site
 from edge_gateway.errors import UplinkError
+from edge_gateway.keystore.generations import newest_generation
 from edge_gateway.uplink.sas import sas_token
 from edge_gateway.uplink.tls import client_context
 
@@ -235,7 +236,7 @@ def _certificate_files(site: Site) -> tuple[Path | None, Path | None]:
 def _device_token(site: Site, known: HubIdentity) -> str:
     resource = f"{known.host_name}/devices/{known.device_id}"
     expiry_s = site.clock.now_ns() // NS_PER_S + _TOKEN_S
-    return sas_token(site.keys, known.key, resource, expiry_s)
+    return sas_token(site.keys, newest_generation(site.keys, known.key), resource, expiry_s)
 
 
 async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding:
@@ -258,7 +259,8 @@ async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding
         case 200, {"authentication": {"type": str(kind)}} if kind != "sas" and known.certificate_file is None:
             return OTHER_PROOF.found("the registry", kind={"none": "nothing"}.get(kind, "a certificate"), **places)
         case 200, {"authentication": {"symmetricKey": {"primaryKey": str(one), "secondaryKey": str(two)}}}:
-            if not await asyncio.to_thread(is_among, site.keys, known.key, (one, two), os.urandom(16)):
+            key = await asyncio.to_thread(newest_generation, site.keys, known.key)
+            if not await asyncio.to_thread(is_among, site.keys, key, (one, two), os.urandom(16)):
                 return KEY_WRONG.found("the registry; its keys were compared and not kept", **places)
             return otherwise
         case _:

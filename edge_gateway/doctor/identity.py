@@ -9,6 +9,7 @@ from edge_gateway.config.model import IotHubUplink
 from edge_gateway.doctor.finding import Fault, Findings
 from edge_gateway.doctor.site import HubIdentity, Site
 from edge_gateway.errors import ConfigError
+from edge_gateway.keystore.generations import Generations
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities
 
 NOT_PROVISIONED: Final = Fault(
@@ -63,8 +64,8 @@ def check_leaves(site: Site) -> Findings:
         return []  # told by the check before, where it matters
     if not leaves:
         return []
-    there = site.keys.names()
-    missing = [device for device, identity in leaves.items() if identity.key and identity.key not in there]
+    there = Generations(site.keys.names())
+    missing = [device for device, identity in leaves.items() if identity.key and there.newest(identity.key) is None]
     if not missing:
         return []
     more = f" and {len(missing) - _MOST_TOLD} more" if len(missing) > _MOST_TOLD else ""

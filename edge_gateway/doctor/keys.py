@@ -11,6 +11,7 @@ from edge_gateway.doctor.finding import Fault, Finding, Findings, Level
 from edge_gateway.doctor.site import Site
 from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore.device_keys import missing_keys
+from edge_gateway.keystore.generations import Generations
 
 OPEN_TO_OTHERS: Final = Fault(
     "keys.open-to-others",
@@ -52,13 +53,14 @@ def check_identity_key(site: Site) -> Findings:
         known = store.names()
     except KeyStoreError as error:
         return [STORE_UNUSABLE.found(error.where, what=error.what, remedy=error.remedy or "Look at the evidence")]
-    if key not in known:
+    newest = Generations(known).newest(key)
+    if newest is None:
         names = ", ".join(known) or "none"
         return [NOT_IMPORTED.found(key=key, config=site.config_file, known=names)]
     if site.is_running:
         return []  # it signs by itself, and what it then says of the hub is told
     try:
-        store.sign(key, b"edge-gateway doctor")
+        store.sign(newest, b"edge-gateway doctor")
     except KeyStoreError as error:
         remedy = error.remedy or "Import it anew"
         return [UNUSABLE.found(error.where, key=key, what=error.what, remedy=remedy)]

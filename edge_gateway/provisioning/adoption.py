@@ -1,7 +1,8 @@
 """How the gateway itself gets its identity, by a connection string or by the provisioning service.
 
 Each way ends the same: the key is in the key store and signs, then the identity that names it is written. Where the
-service says no, nothing here has changed, so an older identity goes on working.
+service says no, nothing here has changed, so an older identity goes on working. A gateway that is the same device with
+another key gets it as a new generation; which of both the hub takes, its sessions find out.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from typing import Final
 
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore, Secret
+from edge_gateway.keystore.generations import destroy_before, next_generation
 from edge_gateway.provisioning.connection_string import ConnectionString
 from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
 from edge_gateway.provisioning.identities import Identities, Identity
-from edge_gateway.provisioning.symmetric_keys import keep_key, keep_key_off_loop, signing_by, signing_with
+from edge_gateway.provisioning.symmetric_keys import (
+    keep_generation,
+    keep_generation_off_loop,
+    signing_by,
+    signing_with,
+)
 
 CHALLENGE_KEY: Final = "dps-challenge"
 """In the key store, while a TPM proves itself."""
@@ -53,8 +60,8 @@ class Adopter:
             "", given.host_name, given.device_id, self.key, "connection-string", given.gateway_host_name
         )
         self._check(identity)
-        keep_key(self.store, self.key, given.key)
-        self.identities.put(identity)
+        keep_generation(self.store, self.key, given.key)
+        self._put(identity)
         return identity
 
     async def by_symmetric_key(self, client: DpsClient, registration_id: str, key: Secret) -> Identity:
@@ -68,8 +75,8 @@ class Adopter:
         assigned = await client.register(registration_id, BySymmetricKey(signing_with(key)))
         identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-symmetric-key")
         self._check(identity)
-        await keep_key_off_loop(self.store, self.key, key)
-        self.identities.put(identity)
+        await keep_generation_off_loop(self.store, self.key, key, is_proven=True)
+        self._put(identity)
         return identity
 
     async def by_certificate(
@@ -91,8 +98,8 @@ class Adopter:
     async def by_tpm(self, client: DpsClient, registration_id: str, attester: Attester) -> Identity:
         """Become what the provisioning service says, by the TPM that also holds the keys.
 
-        Each time the device gets a new key at its hub. If the power fails before it is in the TPM, the gateway cannot
-        connect until this is done again.
+        Each time the device gets a new key at its hub, here a new generation. If the power fails before it is in the
+        TPM, the gateway cannot connect until this is done again.
 
         Raises:
             ConfigError: the gateway is another device already, or a sensor has this identity.
@@ -120,9 +127,20 @@ class Adopter:
             )
         identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-tpm")
         self._check(identity)
-        await asyncio.to_thread(attester.import_challenge, self.key, assigned.authentication_key)
-        self.identities.put(identity)
+        await asyncio.to_thread(self._take_in, attester, assigned.authentication_key)
+        self._put(identity)
         return identity
+
+    def _take_in(self, attester: Attester, authentication_key: bytes) -> None:
+        attester.import_challenge(next_generation(self.store, self.key), authentication_key)
+        destroy_before(self.store, self.key, keep=2)
+
+    def _put(self, identity: Identity) -> None:
+        """Write down who the gateway is; keys of another device that it was have no use any more."""
+        own = self.identities.own
+        self.identities.put(identity)
+        if own is not None and own.at_hub != identity.at_hub:
+            destroy_before(self.store, self.key, keep=1)
 
     def _check(self, identity: Identity) -> None:
         """Refuse, before anything is changed, what would be a mistake.

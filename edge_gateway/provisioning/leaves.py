@@ -5,7 +5,8 @@ few sensors; a run that is cut short is repeated and goes on where it was, as a 
 is passed over. Where the service refuses a sensor the others go on; where the service or the key store cannot be used
 at all, the run ends.
 
-A key is put into the store when the service has accepted it, so that a wrong one never takes a good one's place.
+A key is put into the store when the service has accepted it, and as a new generation where a sensor has another key, so
+that a wrong one never takes a good one's place.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import structlog
 
 from edge_gateway.errors import ConfigError
 from edge_gateway.keystore import KeyStore, Secret
+from edge_gateway.keystore.generations import Generations
 from edge_gateway.provisioning.dps import BySymmetricKey, DpsClient
 from edge_gateway.provisioning.errors import ProvisioningRefused
 from edge_gateway.provisioning.identities import Identities, Identity, Method, leaf_key_name
 from edge_gateway.provisioning.leaf_table import WantedLeaf, doubles
-from edge_gateway.provisioning.symmetric_keys import Derive, holds, keep_key_off_loop, signing_with
+from edge_gateway.provisioning.symmetric_keys import Derive, holds, keep_generation_off_loop, signing_with
 
 _log = structlog.get_logger()
 
@@ -79,8 +81,8 @@ class LeafProvisioner:
         self._gateway_host_name = gateway_host_name
         self._again = again
         self._on_progress = on_progress
-        self._names: frozenset[str] = frozenset()
-        """Of keys that are in the store before."""
+        self._keys = Generations(())
+        """That are in the store before."""
         self._owners = {each.at_hub: each.device for each in identities}
         self._unwritten: list[Identity] = []
         self._outcome = Outcome()
@@ -96,7 +98,7 @@ class LeafProvisioner:
         """
         try:
             self._check(leaves)
-            self._names = frozenset(await asyncio.to_thread(self._store.names))
+            self._keys = Generations(await asyncio.to_thread(self._store.names))
             try:
                 await self._work_off(leaves)
             finally:
@@ -181,23 +183,24 @@ class LeafProvisioner:
                 assigned = await self._service(leaf).register(leaf.registration_id, BySymmetricKey(signing_with(key)))
                 identity = self._identity(leaf, assigned.host_name, assigned.device_id, "dps-symmetric-key")
                 self._claim(identity, leaf)
-                await keep_key_off_loop(self._store, identity.key, key)
+                await keep_generation_off_loop(self._store, identity.key, key, is_proven=True)
             return identity
         identity = self._at_given_hub(leaf)
         if identity == known and await self._is_whole(known, leaf):
             return None
-        await keep_key_off_loop(self._store, identity.key, self._given_key(leaf))
+        await keep_generation_off_loop(self._store, identity.key, self._given_key(leaf))
         return identity
 
     async def _is_whole(self, known: Identity, leaf: WantedLeaf) -> bool:
         """Whether a sensor has the identity that is wanted, and its key is in the store."""
         # By a key of its own the service may have given it any id, which the table need not know.
         is_told = leaf.device_id or leaf.key is None
-        if (is_told and known.device_id != leaf.expected_id) or known.key not in self._names:
+        newest = self._keys.newest(known.key)
+        if (is_told and known.device_id != leaf.expected_id) or newest is None:
             return False
         if self._gateway_host_name and known.gateway_host_name != self._gateway_host_name:
             return False
-        return leaf.key is None or await asyncio.to_thread(holds, self._store, known.key, leaf.key)
+        return leaf.key is None or await asyncio.to_thread(holds, self._store, newest, leaf.key)
 
     def _claim(self, identity: Identity, leaf: WantedLeaf) -> None:
         """See that the service has given a sensor what was expected, and what no other device has."""

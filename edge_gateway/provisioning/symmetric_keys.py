@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from edge_gateway.errors import ConfigError, KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import KeyStore, Secret
+from edge_gateway.keystore.generations import Generations, destroy, destroy_before, next_generation
 
 SHORTEST_KEY_BYTES: Final = 16
 LONGEST_KEY_BYTES: Final = 64
@@ -110,11 +111,43 @@ def keep_key(store: KeyStore, name: str, key: Secret) -> None:
         )
 
 
-async def keep_key_off_loop(store: KeyStore, name: str, key: Secret) -> None:
-    """As `keep_key`, in a thread. If it is cancelled it ends first, or the key would be wiped while it is written."""
-    keeping = asyncio.create_task(asyncio.to_thread(keep_key, store, name, key), name=f"keep-key {name}")
+def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool = False) -> str:
+    """Put a key into the store as the newest generation of a name, unless it is that already. Older ones stay.
+
+    Args:
+        store: gets it.
+        name: of the key, whatever its generations are called.
+        key: the new one.
+        is_proven: the provisioning service has accepted it; then of the older ones only the last stays.
+
+    Returns:
+        What the store calls it.
+
+    Raises:
+        KeyStoreError: it cannot be put, the store signs otherwise, or there are too many generations.
+    """
+    newest = Generations(store.names()).newest(name)
+    if newest is not None and holds(store, newest, key):
+        return newest
+    stored = next_generation(store, name)
     try:
-        await asyncio.shield(keeping)
+        keep_key(store, stored, key)
+    except KeyStoreUnavailable:
+        raise
+    except KeyStoreError:
+        destroy(store, [stored])  # it would be tried before those that are good
+        raise
+    if is_proven:
+        destroy_before(store, name, keep=2)
+    return stored
+
+
+async def keep_generation_off_loop(store: KeyStore, name: str, key: Secret, *, is_proven: bool = False) -> str:
+    """As `keep_generation`, in a thread. Cancelled, it ends first, or the key would be wiped while it is written."""
+    work = asyncio.to_thread(keep_generation, store, name, key, is_proven=is_proven)
+    keeping = asyncio.create_task(work, name=f"keep-key {name}")
+    try:
+        return await asyncio.shield(keeping)
     except asyncio.CancelledError:
         await asyncio.wait([keeping])
         raise

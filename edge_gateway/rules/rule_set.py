@@ -9,12 +9,13 @@ https://learn.microsoft.com/azure/iot/concepts-convention#writable-properties
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edge_gateway.config.model import ThresholdRule
+from edge_gateway.config.model import CommandOnAlert, ThresholdRule
 from edge_gateway.config.problems import problems
 from edge_gateway.errors import ConfigError
 from edge_gateway.records import Reading
@@ -44,6 +45,7 @@ class RuleSet:
     Args:
         configured: the rules of `gateway.yaml`.
         vocabulary: for each profile that a link speaks, what its devices measure and obey.
+        obeys: what each device obeys that a rule may name as another one, and the gateway itself, by name.
         desired: the list the twin had put in force before the last restart, or None.
         save_desired: called with a list accepted from the twin, or with None when the configured one is back. It may
             raise OSError: then the rules are in force all the same, and saving is tried again when the hub next sends
@@ -58,11 +60,13 @@ class RuleSet:
         configured: Sequence[ThresholdRule],
         vocabulary: Mapping[str, Vocabulary],
         *,
+        obeys: Mapping[str, frozenset[str]] = MappingProxyType({}),
         desired: Sequence[Any] | None = None,
         save_desired: Callable[[Sequence[Any] | None], None] = lambda _: None,
     ) -> None:
         self._configured = tuple(configured)
         self._vocabulary = vocabulary
+        self._obeys = obeys
         self._save_desired = save_desired
         self._saved = desired
         self._by_profile: dict[str, list[Threshold]] = {}
@@ -165,8 +169,21 @@ class RuleSet:
                     f"{rule.profile} has no value {rule.value!r}", where=where, remedy=f"Values: {values}"
                 )
             for command in (rule.on_raise, rule.on_clear):
-                if command is not None and command.name not in known.commands:
-                    commands = ", ".join(sorted(known.commands)) or "none"
-                    raise ConfigError(
-                        f"{rule.profile} has no command {command.name!r}", where=where, remedy=f"Commands: {commands}"
-                    )
+                if command is not None:
+                    self._check_command(command, rule.profile, known.commands, where)
+
+    def _check_command(self, command: CommandOnAlert, profile: str, of_profile: frozenset[str], where: str) -> None:
+        commands = of_profile if command.device is None else self._obeys.get(command.device)
+        if commands is None:
+            devices = ", ".join(sorted(self._obeys)) or "none"
+            raise ConfigError(
+                f"there is no device {command.device!r} to send {command.name!r} to",
+                where=where,
+                remedy=f"Devices: {devices}",
+            )
+        if command.name not in commands:
+            raise ConfigError(
+                f"{command.device or profile} has no command {command.name!r}",
+                where=where,
+                remedy=f"Commands: {', '.join(sorted(commands)) or 'none'}",
+            )

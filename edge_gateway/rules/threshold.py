@@ -86,5 +86,10 @@ class Threshold:
         )
         if command is not None:
             outcome.commands.append(
-                Command(reading.device, command.name, dict(command.arguments), source=f"rule:{settings.name}")
+                Command(
+                    command.device or reading.device,
+                    command.name,
+                    dict(command.arguments),
+                    source=f"rule:{settings.name}",
+                )
             )

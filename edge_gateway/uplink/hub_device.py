@@ -8,7 +8,7 @@ the hub.
 
 A session lives as long as its SAS token, as MQTT 3.1.1 knows no renewal. Somewhere between 70 and 90 % of that life, by
 lot, so that a thousand sessions which began together do not end together, it lets be confirmed and answered what is
-under way and asks to be replaced.
+under way and asks to be replaced. So it does when its key has a newer generation.
 
 Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
@@ -34,15 +34,9 @@ from aiomqtt.exceptions import MqttConnectError
 from edge_gateway import __version__
 from edge_gateway.clock import NS_PER_S, Clock
 from edge_gateway.config.model import DeliverySettings
-from edge_gateway.errors import (
-    CommandInvalid,
-    KeyStoreError,
-    KeyStoreUnavailable,
-    UplinkError,
-    UplinkLost,
-    UplinkRefused,
-)
+from edge_gateway.errors import CommandInvalid, KeyStoreError, UplinkError, UplinkLost, UplinkRefused
 from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.records import CommandResult, CommandStatus, Message, Value
 from edge_gateway.uplink import Downlink, Session
 from edge_gateway.uplink.commands import HTTP_STATUS, describe_result
@@ -58,7 +52,7 @@ from edge_gateway.uplink.hub_topics import (
 from edge_gateway.uplink.hub_twin import REPORT_EVERY_S, HubTwin
 from edge_gateway.uplink.paho_losses import mend_paho
 from edge_gateway.uplink.prompt_client import SUBSCRIPTION_FAILED, PromptClient
-from edge_gateway.uplink.sas import sas_token
+from edge_gateway.uplink.sas import CredentialRefused, by_newest_key, sas_token, unsigned
 from edge_gateway.uplink.tls import connection_error
 
 _log = structlog.get_logger()
@@ -80,6 +74,9 @@ _MOST_DESIRED: Final = 64
 _SERVER_UNAVAILABLE: Final = 3
 """CONNACK; OASIS MQTT 3.1.1, table 3.1. All others mean that somebody has to act."""
 
+_BAD_CREDENTIALS: Final = (4, 5)
+"""CONNACK likewise: another key might do."""
+
 _Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -89,7 +86,7 @@ class HubDevice:
     Args:
         host_name: the hub.
         device_id: the identity.
-        key: name of its symmetric key in the key store.
+        key: name of its symmetric key in the key store, which may be there in several generations.
         delivery: keep-alive, window and time-outs.
         key_store: signs the tokens, off the event loop.
         clock: tokens end at a wall time.
@@ -101,6 +98,7 @@ class HubDevice:
         port: of the hub or the edge hub.
         token_lifetime_s: how long a token lives.
         report_every_s: how often to look what there is to report.
+        keyring: looks out for newer keys, for all devices; left out, a newer one is found when the token ends.
     """
 
     def __init__(
@@ -120,10 +118,11 @@ class HubDevice:
         port: int = HUB_PORT,
         token_lifetime_s: int = 3600,
         report_every_s: float = REPORT_EVERY_S,
+        keyring: Keyring | None = None,
     ) -> None:
         self._host_name = host_name
         self._device_id = device_id
-        self._key = key
+        self._key = (keyring or Keyring(key_store, threads=threads, look_every_s=None)).key(key)
         self._delivery = delivery
         self._key_store = key_store
         self._clock = clock
@@ -145,8 +144,16 @@ class HubDevice:
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""
+        connect = partial(self._connect_by, downlink)
+        async with by_newest_key(self._key, connect, endpoint=self.endpoint) as session:
+            with self._key.watching(session.go_over):
+                yield session
+
+    @asynccontextmanager
+    async def _connect_by(self, downlink: Downlink, stored: str) -> AsyncIterator[_DeviceSession]:
+        """A session by one generation of the key."""
         topics = DeviceTopics(self._device_id)
-        token = await self._token()
+        token = await self._token(stored)
         session = _DeviceSession(
             topics,
             self._commands,
@@ -193,24 +200,22 @@ class HubDevice:
             session.open(client, twin)
             yield session
 
-    async def _token(self) -> str:
+    async def _token(self, stored: str) -> str:
         resource = f"{self._host_name}/devices/{self._device_id}"
         # Rounded up: a token never lives shorter than it is said to.
         expiry_s = -(-self._clock.now_ns() // NS_PER_S) + self._token_lifetime_s
         signing = asyncio.get_running_loop().run_in_executor(
-            self._threads, sas_token, self._key_store, self._key, resource, expiry_s
+            self._threads, sas_token, self._key_store, stored, resource, expiry_s
         )
         try:
             async with asyncio.timeout(self._delivery.connect_timeout_s):
                 return await signing
         except TimeoutError:
             raise UplinkLost(
-                "the key store does not sign in time", where=f"key {self._key!r}", remedy="Check the key store"
+                "the key store does not sign in time", where=f"key {stored!r}", remedy="Check the key store"
             ) from None
         except KeyStoreError as error:
-            # Not the end of the gateway: what the links bring is kept until the key can be used.
-            kind = UplinkLost if isinstance(error, KeyStoreUnavailable) else UplinkRefused
-            raise kind(error.what, where=error.where, remedy=error.remedy) from error
+            raise unsigned(error) from error
 
     def _refusal(self, error: Exception) -> UplinkError:
         if isinstance(error, MqttConnectError) and isinstance(error.rc, int):
@@ -218,7 +223,8 @@ class HubDevice:
                 return UplinkLost(
                     "the hub is not available now", where=self.endpoint, remedy="The gateway tries again by itself"
                 )
-            return UplinkRefused(
+            kind = CredentialRefused if error.rc in _BAD_CREDENTIALS else UplinkRefused
+            return kind(
                 f"the hub refuses this device or its key (return code {error.rc})",
                 where=self.endpoint,
                 remedy="Check device_id, that the device is enabled, the key, and this box's clock",
@@ -260,6 +266,7 @@ class _DeviceSession:
         self._twin: HubTwin | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_renewing = False
+        self._renewed_because = "the token is about to end"
         self._in_flight = 0
         self._carried_out = 0
         """Commands under way."""
@@ -327,6 +334,13 @@ class _DeviceSession:
     def _lose(self, _: asyncio.Future[None]) -> None:
         self._end(UplinkLost("the hub closed the connection, or it broke", where=self._endpoint))
 
+    def go_over(self) -> None:
+        """Ask to be replaced: there is a newer key."""
+        if self._timer is not None and not self._is_renewing:
+            self._timer.cancel()
+            self._renewed_because = "there is a newer key"
+            self._renew()
+
     def _renew(self) -> None:
         self._is_renewing = True
         self._timer = self._loop.call_later(self._renew_within_s, self._end_planned)
@@ -337,7 +351,7 @@ class _DeviceSession:
             self._end_planned()
 
     def _end_planned(self) -> None:
-        self._end(UplinkLost("the token is about to end", where=self._endpoint, planned=True))
+        self._end(UplinkLost(self._renewed_because, where=self._endpoint, planned=True))
 
     def _end(self, error: UplinkLost) -> None:
         if not self._over.done():

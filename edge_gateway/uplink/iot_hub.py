@@ -4,7 +4,8 @@ The SDK is thread-heavy (about 0.5 ms of CPU a message), so there is one client 
 batches. Its own reconnecting is off: `uplink.delivery` does that for all uplinks, and knows what must be sent again.
 
 A session lives as long as its SAS token. IoT Hub has no renewal within an MQTT connection (the SDK too disconnects and
-connects again), so before the token ends the session lets what is in flight be confirmed and asks to be replaced.
+connects again), so before the token ends the session lets what is in flight be confirmed and asks to be replaced. So it
+does when its key has a newer generation.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,22 +25,16 @@ import structlog
 
 from edge_gateway.clock import NS_PER_S, Clock
 from edge_gateway.config.model import DeliverySettings, IotHubUplink
-from edge_gateway.errors import (
-    CommandInvalid,
-    ConfigError,
-    KeyStoreError,
-    KeyStoreUnavailable,
-    UplinkLost,
-    UplinkRefused,
-)
+from edge_gateway.errors import CommandInvalid, ConfigError, KeyStoreError, UplinkLost, UplinkRefused
 from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session
 from edge_gateway.uplink.commands import HTTP_STATUS, describe_result, parse_command
 from edge_gateway.uplink.hub_commands import COMMAND_METHOD
 from edge_gateway.uplink.merge_patch import merge_patch
 from edge_gateway.uplink.paho_losses import mend_paho
-from edge_gateway.uplink.sas import sas_token
+from edge_gateway.uplink.sas import CredentialRefused, by_newest_key, sas_token, unsigned
 from edge_gateway.uplink.tls import connection_error
 
 _log = structlog.get_logger()
@@ -62,17 +58,25 @@ class IotHub:
         delivery: keep-alive and time-outs.
         key_store: signs the tokens.
         clock: tokens end at a wall time.
+        keyring: looks out for newer keys, for all that use the key store; left out, for this one alone.
 
     Raises:
         ConfigError: `ca_file` cannot be read.
     """
 
     def __init__(
-        self, settings: IotHubUplink, delivery: DeliverySettings, *, key_store: KeyStore, clock: Clock
+        self,
+        settings: IotHubUplink,
+        delivery: DeliverySettings,
+        *,
+        key_store: KeyStore,
+        clock: Clock,
+        keyring: Keyring | None = None,
     ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._key_store = key_store
+        self._key = (keyring or Keyring(key_store)).key(settings.key)
         self._clock = clock
         self._executor: ThreadPoolExecutor | None = None
         self._trusted_pem = _read_pem(settings.ca_file)
@@ -95,9 +99,20 @@ class IotHub:
             # uplink should not pay at all, and in which one that has just started would read no link.
             await asyncio.to_thread(importlib.import_module, "azure.iot.device.aio")
             mend_paho()
+        if self._settings.certificate_file is not None:
+            async with self._connect_by(downlink, "") as session:
+                yield session
+            return
+        async with by_newest_key(self._key, partial(self._connect_by, downlink), endpoint=self.endpoint) as session:
+            with self._key.watching(session.go_over):
+                yield session
+
+    @asynccontextmanager
+    async def _connect_by(self, downlink: Downlink, stored: str) -> AsyncIterator[_HubSession]:
+        """A session by one generation of the key, or by the certificate if there is one."""
         from azure.iot.device import exceptions
 
-        client = await self._client()
+        client = await self._client(stored)
         client.on_background_exception = _note_background_exception
         # A session that proves itself by certificate has no end.
         renew_after_s = self._settings.token_lifetime_s - _RENEW_BEFORE_S
@@ -114,7 +129,7 @@ class IotHub:
                     await _uncancelled(client.connect())
                     await session.subscribe()
             except exceptions.CredentialError as error:
-                raise UplinkRefused(
+                raise CredentialRefused(
                     "the hub refuses this device or its key",
                     where=self.endpoint,
                     remedy="Check device_id, that the device is enabled, the key, and this box's clock",
@@ -129,7 +144,7 @@ class IotHub:
                 async with asyncio.timeout(_FAREWELL_S):
                     await _uncancelled(client.shutdown())
 
-    async def _client(self) -> Any:
+    async def _client(self, stored: str) -> Any:
         """A client of the SDK that has not connected yet."""
         from azure.iot.device import X509
         from azure.iot.device.aio import IoTHubDeviceClient
@@ -149,7 +164,7 @@ class IotHub:
                 return IoTHubDeviceClient.create_from_x509_certificate(
                     certificate, settings.host_name, settings.device_id, **options
                 )
-            return IoTHubDeviceClient.create_from_sastoken(await self._token(), **options)
+            return IoTHubDeviceClient.create_from_sastoken(await self._token(stored), **options)
         except ValueError as error:
             raise UplinkRefused(
                 "the device SDK does not take the token or certificate",
@@ -157,17 +172,14 @@ class IotHub:
                 remedy="Check host_name, device_id, and this box's clock",
             ) from error
 
-    async def _token(self) -> str:
+    async def _token(self, stored: str) -> str:
         resource = f"{self._settings.host_name}/devices/{self._settings.device_id}"
         expiry_s = self._clock.now_ns() // NS_PER_S + self._settings.token_lifetime_s
         try:
             # In a thread, as a TPM takes its time.
-            return await asyncio.to_thread(sas_token, self._key_store, self._settings.key, resource, expiry_s)
-        except KeyStoreUnavailable as error:
-            raise UplinkLost(error.what, where=error.where, remedy=error.remedy) from error
+            return await asyncio.to_thread(sas_token, self._key_store, stored, resource, expiry_s)
         except KeyStoreError as error:
-            # Not the end of the gateway: what the links bring is kept until somebody imports the key.
-            raise UplinkRefused(error.what, where=error.where, remedy=error.remedy) from error
+            raise unsigned(error) from error
 
 
 class _HubSession:
@@ -181,6 +193,7 @@ class _HubSession:
         self._renew_after_s = renew_after_s
         self._disconnected = asyncio.Event()
         self._renewing = False
+        self._has_newer_key = asyncio.Event()
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._desired: asyncio.Queue[tuple[dict[str, Any], bool]] = asyncio.Queue(maxsize=64)
@@ -246,19 +259,26 @@ class _HubSession:
             for number in range(4):
                 group.create_task(self._carry_out(), name=f"uplink-command-{number}")
 
+    def go_over(self) -> None:
+        """Ask to be replaced: there is a newer key."""
+        self._has_newer_key.set()
+
     async def _watch(self) -> None:
         await self._disconnected.wait()
         raise UplinkLost("the hub closed the connection, or it broke", where=self._endpoint)
 
     async def _renew(self) -> None:
-        if self._renew_after_s is None:
-            return
-        await asyncio.sleep(self._renew_after_s)
+        reason = "there is a newer key"
+        try:
+            async with asyncio.timeout(self._renew_after_s):
+                await self._has_newer_key.wait()
+        except TimeoutError:
+            reason = "the token is about to end"
         self._renewing = True
         while self._in_flight:
             self._idle.clear()
             await self._idle.wait()
-        raise UplinkLost("the token is about to end", where=self._endpoint, planned=True)
+        raise UplinkLost(reason, where=self._endpoint, planned=True)
 
     # --- twin ------------------------------------------------------------------------------------------------------
 

@@ -5,35 +5,44 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_gateway.errors import ConfigError, UplinkError, UplinkLost, UplinkRefused
 
+if TYPE_CHECKING:
+    from edge_gateway.uplink.tpm_tls import HeldKey
+
 
 def client_context(
-    ca_file: Path | None, certificate_file: Path | None, private_key_file: Path | None
+    ca_file: Path | None, certificate_file: Path | None, private_key: Path | HeldKey | None
 ) -> ssl.SSLContext:
     """A context that checks the server's certificate and name.
 
     Args:
         ca_file: certificates to trust (PEM); None for the system's.
         certificate_file: the client's own certificate chain, if it proves its identity by one.
-        private_key_file: the key to it.
+        private_key: the key to it: a file, or a key that stays in the TPM; None if it stands beside the certificate.
 
     Raises:
-        ConfigError: a file is missing or is not PEM.
+        ConfigError: a file is missing or is not PEM, or the key cannot be used.
     """
+    private_key_file = private_key if isinstance(private_key, Path) else None
     for path in (ca_file, certificate_file, private_key_file):
         if path is not None and not path.is_file():
             raise ConfigError("there is no such file", where=str(path), remedy="Give the path of a PEM file")
     try:
         context = ssl.create_default_context(cafile=ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if certificate_file is not None:
+        if certificate_file is not None and (private_key is None or private_key_file is not None):
             context.load_cert_chain(certificate_file, private_key_file)
     except OSError as error:  # ssl.SSLError is one, too
         # OpenSSL names neither the file nor what is wrong with it; it does not matter which of the two it was.
         files = ", ".join(str(path) for path in (ca_file, certificate_file, private_key_file) if path is not None)
         raise ConfigError("cannot be used as PEM certificate or key", where=files) from error
+    if certificate_file is not None and private_key is not None and not isinstance(private_key, Path):
+        from edge_gateway.uplink.tpm_tls import use_held_key  # only who has such a key takes the risk
+
+        use_held_key(context, certificate_file, private_key)
     return context
 
 

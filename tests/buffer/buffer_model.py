@@ -208,8 +208,10 @@ class Model:
         for (lane, _), added in offer.records.items():
             most_bytes[lane] += sum(len(orjson.dumps(each.document)) + 1 + SEAL_BYTES for each in added)
         assert seen.chunks.keys() <= set(self.places())
+        coming = {place for place, added in offer.records.items() if added}
         for place in self.places():
-            self._compare(place, seen, offer.records.get(place, []), most_bytes[place[0]], set_aside)
+            is_alone = not any(lane == place[0] for lane, _ in coming - {place})
+            self._compare(place, seen, offer.records.get(place, []), most_bytes[place[0]], set_aside, is_alone=is_alone)
         self._compare_quarantine(seen, offer.frames, set_aside)
         for account in seen.accounts.values():
             assert account.balance() == 0
@@ -242,9 +244,19 @@ class Model:
     # --- what may be gone -------------------------------------------------------------------------------------------
 
     def _compare(
-        self, place: Place, seen: Seen, added: list[Kept], most_bytes: int, set_aside: dict[Place, list[Kept]]
+        self,
+        place: Place,
+        seen: Seen,
+        added: list[Kept],
+        most_bytes: int,
+        set_aside: dict[Place, list[Kept]],
+        *,
+        is_alone: bool,
     ) -> None:
-        """A lane of a route holds what it has to, in order; what is gone has left by the lane's policy."""
+        """A lane of a route holds what it has to, in order; what is gone has left by the lane's policy.
+
+        `is_alone` says that nothing came into the lane by another route.
+        """
         lane, _ = place
         there = {
             key_of(document): (chunk, document)
@@ -268,7 +280,7 @@ class Model:
         expired, evicted = dropped[:count], dropped[count:]
         self._check_expiry(lane, expired)
         choice = [each for each in before if not (each in in_flight or each in expired or each in damaged)]
-        self._check_eviction(place, choice, added, evicted, most_bytes)
+        self._check_eviction(place, choice, added, evicted, most_bytes, is_alone=is_alone)
 
         self.queued[place] = after
         self._move(lane, expired, "expired")
@@ -285,7 +297,14 @@ class Model:
             assert self.now_s - each.at_s > ttl_s, "expired before its time"
 
     def _check_eviction(
-        self, place: Place, choice: list[Kept], added: list[Kept], evicted: list[Kept], most_bytes: int
+        self,
+        place: Place,
+        choice: list[Kept],
+        added: list[Kept],
+        evicted: list[Kept],
+        most_bytes: int,
+        *,
+        is_alone: bool,
     ) -> None:
         """The policy was kept to: `choice` was there and not on its way, `added` came in."""
         if not evicted:
@@ -297,9 +316,13 @@ class Model:
             case "drop-oldest":
                 assert evicted == [*choice, *added][: len(evicted)], "evicted others than the oldest"
             case "drop-newest":
-                assert evicted == [*choice, *added][-len(evicted) :], "evicted others than the newest"
-                is_alone = not any(self.queued[place[0], other] for other in self.routes - {place[1]})
-                assert set(evicted) <= set(added) or not is_alone, "what was there went, and nothing came in elsewhere"
+                # In one transaction another route may first have pushed out what was there, and left room for more.
+                were_there = [each for each in evicted if each in choice]
+                came_in = [each for each in evicted if each not in choice]
+                assert evicted == were_there + came_in, "evicted out of order"
+                assert were_there == choice[len(choice) - len(were_there) :], "evicted others than the newest"
+                assert came_in == added[len(added) - len(came_in) :], "evicted others than the newest"
+                assert not (were_there and is_alone), "what was there went, and nothing came in elsewhere"
             case "thin":
                 offered = [each for each in choice if each.is_offered]
                 whole = [each for each in evicted if each.is_offered and each in choice]

@@ -105,9 +105,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.start()
 
     def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-        self.resources.close()
+        with self.resources:
+            if hasattr(self, "store"):
+                self.store.close()
 
     # --- records ----------------------------------------------------------------------------------------------------
 

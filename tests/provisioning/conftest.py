@@ -10,6 +10,7 @@ import pytest
 
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.generations import newest_generation
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning.dps import DpsClient
 from edge_gateway.provisioning.identities import Identities
@@ -55,8 +56,9 @@ class Site:
         )
 
     def admits(self, device_id: str, store: KeyStore, key: str) -> bool:
-        """Whether the hub lets the device in by a token that the key store signs."""
-        token = sas_token(store, key, f"{self.hub.host_name}/devices/{device_id}", 4_000_000_000)
+        """Whether the hub lets the device in by a token that the newest generation of the key signs."""
+        resource = f"{self.hub.host_name}/devices/{device_id}"
+        token = sas_token(store, newest_generation(store, key), resource, 4_000_000_000)
         try:
             self.hub.admit_device(IdentityName(device_id), token=token)
         except AccessDenied:

@@ -10,6 +10,7 @@ import pytest
 
 from edge_gateway.errors import ConfigError, KeyStoreError
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.generations import generation_name, newest_generation
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning.adoption import CHALLENGE_KEY, Adopter, tpm_registration_id
 from edge_gateway.provisioning.connection_string import ConnectionString, parse_connection_string
@@ -66,7 +67,8 @@ def test_another_device_is_refused(adopter: Adopter, store: SoftwareKeyStore) ->
     replace(adopter, replace=True).by_connection_string(other)
     assert adopter.identities.own is not None
     assert adopter.identities.own.device_id == "gw-18"
-    assert holds(store, "gateway", secret(OTHER_KEYS.primary))
+    assert store.names() == [generation_name("gateway", 2)]  # the other device's key is gone
+    assert holds(store, store.names()[0], secret(OTHER_KEYS.primary))
 
 
 def test_a_sensors_identity_is_refused(adopter: Adopter, store: SoftwareKeyStore) -> None:
@@ -78,10 +80,13 @@ def test_a_sensors_identity_is_refused(adopter: Adopter, store: SoftwareKeyStore
 
 
 def test_a_new_key_for_the_same_device(adopter: Adopter, store: SoftwareKeyStore) -> None:
-    """A key that was changed at the hub comes by the new connection string."""
+    """A key that was changed at the hub comes by a new connection string, beside the old one, and once only."""
     adopter.by_connection_string(ConnectionString("hub.example", "gw-17", secret()))
-    adopter.by_connection_string(ConnectionString("hub.example", "gw-17", secret(OTHER_KEYS.primary)))
-    assert holds(store, "gateway", secret(OTHER_KEYS.primary))
+    for _ in range(2):
+        adopter.by_connection_string(ConnectionString("hub.example", "gw-17", secret(OTHER_KEYS.primary)))
+    assert store.names() == ["gateway", generation_name("gateway", 2)]
+    assert holds(store, "gateway", secret())
+    assert holds(store, newest_generation(store, "gateway"), secret(OTHER_KEYS.primary))
 
 
 def test_a_damaged_key_is_replaced(adopter: Adopter, store: SoftwareKeyStore, tmp_path: Path) -> None:
@@ -90,7 +95,7 @@ def test_a_damaged_key_is_replaced(adopter: Adopter, store: SoftwareKeyStore, tm
     adopter.by_connection_string(given)
     (tmp_path / "keys" / "gateway.key").write_bytes(b"junk")
     adopter.by_connection_string(given)
-    assert holds(store, "gateway", secret())
+    assert holds(store, newest_generation(store, "gateway"), secret())
 
 
 class FaultyStore(SoftwareKeyStore):
@@ -195,18 +200,19 @@ def enrol(site: Site, tpm: SoftwareTpm, device_id: str = "plant-3") -> str:
 
 
 async def test_a_tpm(site: Site, attesting: AttestingStore, identities: Identities, tpm: SoftwareTpm) -> None:
-    """The key at the hub comes wrapped for the TPM; each time a new one, and the challenge's does not stay."""
+    """The key at the hub comes wrapped for the TPM; each time a new one; the one before stays, not so the challenge."""
     registration_id = enrol(site, tpm)
     adopter = Adopter(attesting, identities, "gateway")
     keys = []
-    for _ in range(2):
+    for number in (1, 2, 3):
         async with site.client() as client:
             identity = await adopter.by_tpm(client, registration_id, attesting)
         assert identity == Identity("", site.hub.host_name, "plant-3", "gateway", "dps-tpm")
-        assert attesting.names() == ["gateway"]
+        there = [generation_name("gateway", each) for each in (number - 1, number) if each]
+        assert attesting.names() == there
         assert site.admits("plant-3", attesting, "gateway")
-        keys.append(attesting.sign("gateway", b""))
-    assert keys[0] != keys[1]
+        keys.append(attesting.sign(there[-1], b""))
+    assert len(set(keys)) == 3
 
 
 async def test_a_tpm_that_is_not_enrolled(site: Site, attesting: AttestingStore, identities: Identities) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edge_gateway.errors import ConfigError, KeyStoreUnavailable
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.generations import newest_generation
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning.dps import DpsClient, Proof
 from edge_gateway.provisioning.dps_answers import Assigned
@@ -311,10 +312,13 @@ async def test_keys_of_a_table(store: SoftwareKeyStore, identities: Identities) 
 
 
 async def test_a_key_that_was_changed(store: SoftwareKeyStore, identities: Identities) -> None:
-    """A sensor with its identity and another key is not passed over."""
+    """A sensor with its identity and another key is not passed over; the old key stays, and again nothing is to do."""
     await from_table(store, identities, with_key("boiler", "plant-3-boiler", 1))
     assert (await from_table(store, identities, with_key("boiler", "plant-3-boiler", 3))).provisioned == 1
-    assert holds(store, "leaf.boiler", Secret(b"\3" * 32))
+    assert holds(store, newest_generation(store, "leaf.boiler"), Secret(b"\3" * 32))
+    assert holds(store, "leaf.boiler", Secret(b"\1" * 32))
+    assert (await from_table(store, identities, with_key("boiler", "plant-3-boiler", 3))).kept == 1
+    assert len(store.names()) == 2
 
 
 @pytest.mark.parametrize(

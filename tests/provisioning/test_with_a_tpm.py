@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.errors import KeyStoreError
+from edge_gateway.keystore.generations import generation_name
 from edge_gateway.keystore.tpm import TpmKeyStore
 from edge_gateway.provisioning.adoption import Adopter, tpm_registration_id
 from edge_gateway.provisioning.errors import ProvisioningRefused
@@ -44,11 +45,11 @@ async def test_attestation_from_end_to_end(site: Site, tpm_store: TpmKeyStore, i
     """Challenge, proof and the key for the hub, which never is outside the TPM; again, with another key."""
     registration_id = await enrolled(site, tpm_store)
     adopter = Adopter(tpm_store, identities, "gateway")
-    for _ in range(2):
+    for number in (1, 2):
         async with site.client() as client:
             identity = await adopter.by_tpm(client, registration_id, tpm_store)
         assert identity == Identity("", site.hub.host_name, "plant-3", "gateway", "dps-tpm")
-        assert tpm_store.names() == ["gateway"]
+        assert tpm_store.names() == [generation_name("gateway", each + 1) for each in range(number)]
         assert site.admits("plant-3", tpm_store, "gateway")
 
 

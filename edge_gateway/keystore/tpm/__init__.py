@@ -8,10 +8,14 @@ worker.py          that thread
 response_codes.py  what the TPM's codes mean: one table
 tcti.py            how the TPM is reached
 storage_root.py    the key that wraps all others: found or made, and pinned
-signing.py         keys wrapped and used
+signing.py         identity keys wrapped and used
+certificate_keys.py  those for certificates, likewise
+certificate_key.py   such a key, as whoever needs a signature sees it
 sealing.py         secrets for the disk, opened by a policy
-boot_policy.py     the boots that may open them, approved by a signature
+boot_policy.py     the boots that may open them
+boot_approvals.py  those that their maker has approved, by a signature
 attestation.py     the endorsement key, and the key of a provisioning service's challenge
+password_file.py   the passwords of the TPM's owner and of its lockout
 challenge.py       such a challenge, as bytes
 wiping.py          the TPM cleared
 public_areas.py    templates and names, as bytes
@@ -28,6 +32,8 @@ out again. So a TPM with room for three keys serves a thousand, and holds nothin
 from __future__ import annotations
 
 from edge_gateway.keystore.tpm.boot_policy import BootPolicy
+from edge_gateway.keystore.tpm.certificate_key import CertificateKey
+from edge_gateway.keystore.tpm.password_file import PasswordFile
 from edge_gateway.keystore.tpm.store import TpmKeyStore
 
-__all__ = ["BootPolicy", "TpmKeyStore"]
+__all__ = ["BootPolicy", "CertificateKey", "PasswordFile", "TpmKeyStore"]

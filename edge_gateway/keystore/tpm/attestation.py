@@ -28,6 +28,7 @@ from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm.challenge import Challenge, challenge_refused
 from edge_gateway.keystore.tpm.connection import Handle, Link
+from edge_gateway.keystore.tpm.password_file import Password
 from edge_gateway.keystore.tpm.public_areas import EK_HANDLE, KeyType, is_endorsement_key
 from edge_gateway.keystore.tpm.response_codes import RC_FAILURE, base_code, is_about_parameter
 from edge_gateway.keystore.tpm.signing import sign
@@ -37,7 +38,7 @@ from edge_gateway.keystore.tpm.wrapped import Wrapped
 _TEMPLATES: Final = {"rsa": "EK-RSA2048", "ecc": "EK-ECC256"}
 
 
-def endorsement_key(link: Link, kind: KeyType, owner_auth: Secret | None) -> bytes:
+def endorsement_key(link: Link, kind: KeyType, owner_auth: Password | None) -> bytes:
     """The TPM2B_PUBLIC of the endorsement key, which is made if there is none.
 
     Args:
@@ -58,7 +59,7 @@ def endorsement_key(link: Link, kind: KeyType, owner_auth: Secret | None) -> byt
     return public
 
 
-def take_key(link: Link, name: str, challenge: Challenge, kind: KeyType, owner_auth: Secret | None) -> Wrapped:
+def take_key(link: Link, name: str, challenge: Challenge, kind: KeyType, owner_auth: Password | None) -> Wrapped:
     """Import the key of a challenge under the storage root key, and see that it signs."""
     endorsement = _endorsement_handle(link, kind, owner_auth)
     try:
@@ -113,7 +114,7 @@ def _activate(link: Link, endorsement: Handle, challenge: Challenge) -> Secret:
     return Secret(inner_key.buffer)
 
 
-def _endorsement_handle(link: Link, kind: KeyType, owner_auth: Secret | None) -> Handle:
+def _endorsement_handle(link: Link, kind: KeyType, owner_auth: Password | None) -> Handle:
     handle = persistent(link.esys, EK_HANDLE)
     if handle is not None:
         return handle

@@ -6,15 +6,16 @@ Each method waits for the TPM and raises what `Connection.run` raises, beside wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore import Secret
-from edge_gateway.keystore.tpm import attestation, sealing, signing, wiping
+from edge_gateway.keystore.tpm import attestation, certificate_keys, sealing, signing, wiping
 from edge_gateway.keystore.tpm.boot_policy import BootPolicy
 from edge_gateway.keystore.tpm.challenge import CHALLENGE, Challenge
 from edge_gateway.keystore.tpm.connection import Connection, Way, load_tcti
 from edge_gateway.keystore.tpm.key_directory import KeyDirectory
+from edge_gateway.keystore.tpm.password_file import Password
 from edge_gateway.keystore.tpm.public_areas import KeyType
 from edge_gateway.keystore.tpm.storage_root import StorageRoot
 from edge_gateway.keystore.tpm.tcti import Tcti
@@ -31,8 +32,8 @@ class Chip:
         *,
         srk: KeyType,
         endorsement: KeyType,
-        owner_auth: Secret | None,
-        lockout_auth: Secret | None,
+        owner_auth: Password | None,
+        lockout_auth: Password | None,
         boot_policy: BootPolicy | None,
         connect: Callable[[Tcti], Way] | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -56,6 +57,16 @@ class Chip:
         """HMAC-SHA256 of `data`."""
         return self._connection.run(lambda link: signing.sign(link, key, data), where=f"key {key.label!r}")
 
+    def make_certificate_key(self, name: str) -> Wrapped:
+        """Make a key on P-256, and wrap it."""
+        return self._connection.run(lambda link: certificate_keys.make_key(link, name), where=f"key {name!r}")
+
+    def sign_digest(self, key: Wrapped, digest: bytes) -> bytes:
+        """An ECDSA signature of a digest, DER."""
+        return self._connection.run(
+            lambda link: certificate_keys.sign_digest(link, key, digest), where=f"key {key.label!r}"
+        )
+
     def seal(self, secret: Secret) -> bytes:
         """A secret of at most 64 bytes, for the disk."""
         return self._connection.run(lambda link: sealing.seal(link, secret, self._policy), where="secret")
@@ -63,6 +74,14 @@ class Chip:
     def unseal(self, sealed: bytes) -> Secret:
         """What was sealed."""
         return self._connection.run(lambda link: sealing.unseal(link, sealed, self._policy), where=sealing.SEALED)
+
+    def check_policy(self) -> None:
+        """Find out whether what is sealed opens now."""
+        self._connection.run(lambda link: sealing.check_policy(link, self._policy), where=sealing.SEALED)
+
+    def registers(self, pcrs: Sequence[int]) -> dict[int, bytes]:
+        """What the boot has left in these registers."""
+        return self._connection.run(lambda link: sealing.registers(link, pcrs), where="PCRs")
 
     def endorsement_key(self) -> bytes:
         """The TPM2B_PUBLIC of the endorsement key."""

@@ -5,6 +5,7 @@
 | storage root key (SRK) | 0x81000001 | owner's, P-256 or RSA-2048, the layout of Azure's tools |
 | endorsement key (EK) | 0x81010001 | the maker's, TCG EK Credential Profile L-1 (RSA) or L-2 (P-256) |
 | identity key | none: wrapped, in a file | HMAC-SHA256 |
+| certificate key | likewise | P-256, ECDSA with SHA-256 |
 | sealed secret | none: wrapped, with whoever keeps it | data, opened by a policy only |
 | release key | none: public | signs what boots are approved |
 
@@ -55,6 +56,8 @@ _STAYS_HERE: Final = _FIXED_TPM | _FIXED_PARENT | _NO_DICTIONARY_ATTACK
 _SRK_ATTRIBUTES: Final = _STAYS_HERE | _SENSITIVE_DATA_ORIGIN | _USER_WITH_AUTH | _RESTRICTED | _DECRYPT
 _EK_ATTRIBUTES: Final = _FIXED_TPM | _FIXED_PARENT | _SENSITIVE_DATA_ORIGIN | _RESTRICTED | _DECRYPT
 _KEY_ATTRIBUTES: Final = _STAYS_HERE | _USER_WITH_AUTH | _SIGN
+
+_COORDINATE_BYTES: Final = 32
 
 _RSA_EXPONENTS: Final = (0, 65537)
 """0 says: the usual one. Some chips write it out."""
@@ -119,6 +122,24 @@ def is_hmac_key(public: bytes) -> bool:
     return public[2:].startswith(head) and len(public) == 2 + len(head) + 2 + 32
 
 
+def certificate_key_template() -> bytes:
+    """The template of a key for a certificate: made in its TPM, on P-256, signs by ECDSA, a TPM2B_PUBLIC."""
+    return sized(_ecdsa_head(_KEY_ATTRIBUTES | _SENSITIVE_DATA_ORIGIN) + sized(b"") + sized(b""))
+
+
+def point_of(public: bytes) -> bytes | None:
+    """The point of a certificate key, uncompressed (SEC 1, section 2.3.3), 65 bytes; None if this is another object."""
+    head = _ecdsa_head(_KEY_ATTRIBUTES | _SENSITIVE_DATA_ORIGIN)
+    if not public[2:].startswith(head):
+        return None
+    place, point = 2 + len(head), b"\x04"
+    for _ in range(2):
+        end = place + 2 + int.from_bytes(public[place : place + 2], "big")
+        point += public[place + 2 : end].rjust(_COORDINATE_BYTES, b"\0")  # some TPMs leave leading zeros out
+        place = end
+    return point if len(point) == 1 + 2 * _COORDINATE_BYTES and place == len(public) else None
+
+
 def sealed_template(policy: bytes) -> bytes:
     """The template of a sealed secret, a TPM2B_PUBLIC. There is no password; the policy is the only way to it.
 
@@ -135,12 +156,17 @@ def release_key_area(x: bytes, y: bytes) -> bytes:
         x: of its point, 32 bytes.
         y: likewise.
     """
-    head = struct.pack(">HHI", _ECC, _SHA256, _USER_WITH_AUTH | _SIGN) + sized(b"")
-    return sized(head + struct.pack(">HHHHH", _NULL, _ECDSA, _SHA256, _NIST_P256, _NULL) + sized(x) + sized(y))
+    return sized(_ecdsa_head(_USER_WITH_AUTH | _SIGN) + sized(x) + sized(y))
 
 
 def _keyedhash(attributes: int, policy: bytes) -> bytes:
     return struct.pack(">HHI", _KEYEDHASH, _SHA256, attributes) + sized(policy)
+
+
+def _ecdsa_head(attributes: int) -> bytes:
+    """A key on P-256 that signs, up to its point."""
+    head = struct.pack(">HHI", _ECC, _SHA256, attributes) + sized(b"")
+    return head + struct.pack(">HHHHH", _NULL, _ECDSA, _SHA256, _NIST_P256, _NULL)
 
 
 def _ecc_head() -> bytes:

@@ -137,11 +137,13 @@ _TABLE: Final = {
         "the TPM does not open it: it has been changed, or was made by another TPM, or before this one was cleared",
         "Bring the file back from this box's backup, or import the key again",
     ),
+    # Nothing is lost: it opens again when the box is as it has to be.
     RC_POLICY_FAIL: Failure(
         Course.STOP,
-        KeyStoreError,
+        KeyStoreUnavailable,
         "the TPM does not open it: the box was not started as it has to be",
-        "Start the software that it was sealed for, or an update that its maker has signed",
+        "Start the software that it was sealed for, or an update that its maker has signed, with the settings of "
+        "key_store.boot that it was sealed with",
     ),
     RC_DISABLED: Failure(
         Course.STOP, KeyStoreError, "the TPM has this switched off", "Switch it on in the firmware's setup"

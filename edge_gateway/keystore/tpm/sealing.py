@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from tpm2_pytss import (
@@ -22,9 +23,10 @@ from tpm2_pytss import (
     TSS2_Exception,
 )
 
-from edge_gateway.errors import KeyStoreError
+from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import Secret
-from edge_gateway.keystore.tpm.boot_policy import BootPolicy, pcr_selection
+from edge_gateway.keystore.tpm.boot_approvals import pcr_selection
+from edge_gateway.keystore.tpm.boot_policy import BootPolicy
 from edge_gateway.keystore.tpm.connection import Handle, Link
 from edge_gateway.keystore.tpm.public_areas import name_of, sealed_template
 from edge_gateway.keystore.tpm.response_codes import RC_SIGNATURE, base_code
@@ -89,7 +91,7 @@ class ApprovedBoot:
             except TSS2_Exception as error:
                 if base_code(int(error.rc)) != RC_SIGNATURE:
                     raise
-                raise KeyStoreError(
+                raise KeyStoreUnavailable(
                     "the approval of this boot is not signed with the release key",
                     where=str(self._boot.approvals),
                     remedy="Install the approval that came with the release",
@@ -103,8 +105,44 @@ class ApprovedBoot:
         )
 
 
+def check_policy(link: Link, policy: Policy) -> None:
+    """Find out whether what is sealed under a policy opens now.
+
+    Raises:
+        KeyStoreUnavailable: it does not, and why.
+    """
+    with link.policy_session() as session:
+        policy.show(link, session)
+
+
+def registers(link: Link, pcrs: Sequence[int]) -> dict[int, bytes]:
+    """What the boot has left in the TPM's registers, 32 bytes each.
+
+    Raises:
+        KeyStoreError: the TPM has no registers of SHA-256.
+    """
+    values = {}
+    for pcr in pcrs:
+        selection, _ = TPML_PCR_SELECTION.unmarshal(pcr_selection([pcr]))
+        _, _, digests = link.esys.pcr_read(pcr_selection_in=selection)
+        if len(digests) != 1:
+            raise KeyStoreError(
+                "the TPM keeps no SHA-256 of it",
+                where=f"PCR {pcr}",
+                remedy="Switch the bank of SHA-256 on, in the firmware's setup or by tpm2_pcrallocate",
+            )
+        values[pcr] = bytes(digests[0])
+    return values
+
+
 def seal(link: Link, secret: Secret, policy: Policy) -> bytes:
-    """Wrap a secret; at most 64 bytes."""
+    """Wrap a secret; at most 64 bytes.
+
+    Raises:
+        KeyStoreUnavailable: the policy does not hold now. So what is sealed has opened once, and a box that was
+            tampered with makes no new keys in place of those that it cannot open.
+    """
+    check_policy(link, policy)
     return wrap(link, _LABEL, sealed_template(policy.digest), secret).to_bytes()
 
 
@@ -112,6 +150,7 @@ def unseal(link: Link, sealed: bytes, policy: Policy) -> Secret:
     """Open what was sealed.
 
     Raises:
+        KeyStoreUnavailable: the policy does not hold now.
         KeyStoreError: it is not what `seal` gave.
     """
     wrapped = Wrapped.from_bytes(sealed, label=_LABEL, where=SEALED)

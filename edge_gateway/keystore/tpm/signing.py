@@ -1,4 +1,4 @@
-"""Keys that sign: brought in or made, wrapped for the disk, and used where they are opened, in the TPM."""
+"""Identity keys: brought in or made, wrapped for the disk, and used where they are opened, in the TPM."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ its own to have our secrets encrypted for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from tpm2_pytss import (
     ESYS_TR,
     TPM2_ALG,
     TPM2_SE,
+    TPM2B_AUTH,
     TPM2B_PUBLIC,
     TPM2B_SENSITIVE_CREATE,
     TPMA_SESSION,
@@ -23,9 +24,9 @@ from tpm2_pytss import (
 )
 
 from edge_gateway.errors import KeyStoreError
-from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm.connection import Handle, aes_128_cfb
 from edge_gateway.keystore.tpm.key_directory import KeyDirectory
+from edge_gateway.keystore.tpm.password_file import Password
 from edge_gateway.keystore.tpm.public_areas import (
     SRK_HANDLE,
     KeyType,
@@ -47,7 +48,7 @@ class StorageRoot:
         owner_auth: the TPM's owner password; only making needs it.
     """
 
-    def __init__(self, files: KeyDirectory, kind: KeyType, owner_auth: Secret | None) -> None:
+    def __init__(self, files: KeyDirectory, kind: KeyType, owner_auth: Password | None) -> None:
         self._files = files
         self._kind: KeyType = kind
         self._owner_auth = owner_auth
@@ -136,7 +137,31 @@ def public_of(esys: Any, handle: Handle) -> bytes:
     return bytes(public.marshal())
 
 
-def as_owner(esys: Any, password: Secret | None, command: Callable[[Handle], Any]) -> Any:
+@contextlib.contextmanager
+def password_of(esys: Any, hierarchy: Handle, password: Password | None) -> Iterator[None]:
+    """Let commands in the context prove that they know a hierarchy's password.
+
+    Args:
+        esys: the library's connection.
+        hierarchy: the owner's, or that of the lockout.
+        password: empty if None.
+    """
+    if password is not None:
+        auth = TPM2B_AUTH()
+        with password() as secret:
+            try:
+                auth.buffer = bytes(len(secret))
+                auth.buffer[:] = secret.view()  # in place: the library copies it from there, and nothing else does
+                esys.tr_set_auth(esys_handle=hierarchy, auth_value=auth)
+            finally:
+                auth.buffer[:] = bytes(len(secret))
+    try:
+        yield
+    finally:
+        esys.tr_set_auth(esys_handle=hierarchy, auth_value=None)
+
+
+def as_owner(esys: Any, password: Password | None, command: Callable[[Handle], Any]) -> Any:
     """Run a command that asks for the owner's password.
 
     The password itself stays off the bus: it is a part of the key of the session's HMAC.
@@ -147,29 +172,28 @@ def as_owner(esys: Any, password: Secret | None, command: Callable[[Handle], Any
         command: gets the session to run in.
 
     Raises:
-        KeyStoreError: the password is another.
+        KeyStoreError: the password is another, or cannot be read.
     """
-    if password is not None:
-        esys.tr_set_auth(esys_handle=ESYS_TR.OWNER, auth_value=password.reveal())
-    session = esys.start_auth_session(
-        tpm_key=ESYS_TR.NONE,
-        bind=ESYS_TR.NONE,
-        session_type=TPM2_SE.HMAC,
-        symmetric=aes_128_cfb(),
-        auth_hash=TPM2_ALG.SHA256,
-    )
-    try:
-        esys.trsess_set_attributes(session=session, attributes=TPMA_SESSION.CONTINUESESSION)
-        return command(session)
-    except TSS2_Exception as error:
-        if base_code(int(error.rc)) in (RC_BAD_AUTH, RC_AUTH_FAIL):
-            raise KeyStoreError(
-                "the TPM's owner password is another" if password else "the TPM's owner has a password",
-                where="TPM owner hierarchy",
-                remedy="Give the password that was set when the TPM was taken into ownership",
-            ) from error
-        raise
-    finally:
-        with contextlib.suppress(TSS2_Exception):  # it is gone with the TPM
-            esys.flush_context(session)
-        esys.tr_set_auth(esys_handle=ESYS_TR.OWNER, auth_value=None)
+    with password_of(esys, ESYS_TR.OWNER, password):
+        session = esys.start_auth_session(
+            tpm_key=ESYS_TR.NONE,
+            bind=ESYS_TR.NONE,
+            session_type=TPM2_SE.HMAC,
+            symmetric=aes_128_cfb(),
+            auth_hash=TPM2_ALG.SHA256,
+        )
+        try:
+            esys.trsess_set_attributes(session=session, attributes=TPMA_SESSION.CONTINUESESSION)
+            return command(session)
+        except TSS2_Exception as error:
+            if base_code(int(error.rc)) in (RC_BAD_AUTH, RC_AUTH_FAIL):
+                raise KeyStoreError(
+                    "the TPM's owner password is another" if password else "the TPM's owner has a password",
+                    where="TPM owner hierarchy",
+                    remedy="Give the password that was set when the TPM was taken into ownership, in a file: "
+                    "key_store.owner_password_file",
+                ) from error
+            raise
+        finally:
+            with contextlib.suppress(TSS2_Exception):  # it is gone with the TPM
+                esys.flush_context(session)

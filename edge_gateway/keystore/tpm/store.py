@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +13,10 @@ import structlog
 from edge_gateway.errors import ConfigError, KeyStoreError
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm.boot_policy import BootPolicy
+from edge_gateway.keystore.tpm.certificate_key import CertificateKey
 from edge_gateway.keystore.tpm.key_directory import KeyDirectory
-from edge_gateway.keystore.tpm.public_areas import KeyType
+from edge_gateway.keystore.tpm.password_file import Password
+from edge_gateway.keystore.tpm.public_areas import KeyType, point_of
 from edge_gateway.keystore.tpm.tcti import Tcti
 
 _log = structlog.get_logger()
@@ -33,8 +35,8 @@ class TpmKeyStore:
         tcti: how to reach the TPM, e.g. `device:/dev/tpmrm0` or `swtpm:path=...`.
         srk: the kind of storage root key to make, where the TPM has none; `rsa` is what Azure's own tools make.
         endorsement: the kind of endorsement key to make, likewise; Azure's clients send RSA.
-        owner_auth: the TPM's owner password, needed to make either.
-        lockout_auth: the TPM's lockout password, needed to wipe.
+        owner_auth: gives the TPM's owner password, needed to make either; None if it has none.
+        lockout_auth: gives the TPM's lockout password, needed to wipe; likewise.
         boot_policy: what is sealed opens only in a box that was started so; None: in this TPM, however it was started.
         connect: makes the way to the TPM; for tests.
         sleep: waits for so many seconds, while the TPM is busy.
@@ -54,8 +56,8 @@ class TpmKeyStore:
         tcti: str,
         srk: KeyType = "ecc",
         endorsement: KeyType = "rsa",
-        owner_auth: Secret | None = None,
-        lockout_auth: Secret | None = None,
+        owner_auth: Password | None = None,
+        lockout_auth: Password | None = None,
         boot_policy: BootPolicy | None = None,
         connect: Callable[[Tcti], Any] | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -73,6 +75,7 @@ class TpmKeyStore:
             ) from error
         self._files = KeyDirectory(directory)
         self._random_bytes = random_bytes
+        self._boot_policy = boot_policy
         self._chip = Chip(
             self._tcti,
             self._files,
@@ -104,7 +107,48 @@ class TpmKeyStore:
 
     def sign(self, name: str, data: bytes) -> bytes:
         """See `KeyStore.sign`. The TPM vouches for each signature: see `connection`."""
-        return self._chip.sign(self._files.read(name), data)
+        wrapped = self._files.read(name)
+        if point_of(wrapped.public) is not None:
+            raise KeyStoreError(
+                "is the key to a certificate, and signs nothing else",
+                where=f"key {name!r}",
+                remedy="Name the identity's symmetric key; see them by edge-gateway keys list",
+            )
+        return self._chip.sign(wrapped, data)
+
+    def create_certificate_key(self, name: str) -> CertificateKey:
+        """Make a key on P-256 for a certificate, of the TPM's own random bits. It is kept like every other.
+
+        Raises:
+            KeyStoreError: the name cannot be used or is taken, or the store cannot be written.
+        """
+        self._files.check_name(name)
+        if name in self._files.names():  # the certificate of the older one would be worth nothing
+            raise KeyStoreError(
+                "is there already, and would be lost",
+                where=f"key {name!r}",
+                remedy=f"Choose another name, or remove it first: edge-gateway keys remove {name}",
+            )
+        self._files.put(self._chip.make_certificate_key(name))
+        return self.certificate_key(name)
+
+    def certificate_key(self, name: str) -> CertificateKey:
+        """A key that `create_certificate_key` has made. Needs no TPM until it signs.
+
+        Raises:
+            KeyMissing: there is no such key.
+            KeyStoreError: it is another kind of key, or damaged.
+        """
+        point = point_of(self._files.read(name).public)
+        if point is None:
+            raise _no_certificate_key(name)
+        return CertificateKey(name, point, lambda digest: self._sign_digest(name, point, digest))
+
+    def _sign_digest(self, name: str, point: bytes, digest: bytes) -> bytes:
+        wrapped = self._files.read(name)
+        if point_of(wrapped.public) != point:
+            raise _no_certificate_key(name)
+        return self._chip.sign_digest(wrapped, digest)
 
     def names(self) -> list[str]:
         """See `KeyStore.names`. Needs no TPM."""
@@ -142,9 +186,32 @@ class TpmKeyStore:
         self._files.put(self._chip.take_key(name, challenge))
 
     def check(self) -> None:
-        """See `KeyStore.check`. The TPM proves that it has the storage root key; then it holds nothing of ours."""
+        """See `KeyStore.check`. The TPM proves that it has the storage root key; then it holds nothing of ours.
+
+        Raises:
+            KeyStoreUnavailable: what is sealed does not open, because of the way this box was started.
+        """
         self._files.check()
         self._chip.prove_root()
+        if self._boot_policy is not None:
+            self._chip.check_policy()
+
+    def check_boot(self) -> None:
+        """Find out whether what is sealed opens in a box that was started as this one was.
+
+        Raises:
+            KeyStoreUnavailable: it does not, and why.
+        """
+        self._chip.check_policy()
+
+    def registers(self, pcrs: Sequence[int]) -> dict[int, bytes]:
+        """What the boot has left in these registers of the TPM (PCRs), 32 bytes each; nobody vouches for them.
+
+        Raises:
+            KeyStoreUnavailable: the TPM does not answer now.
+            KeyStoreError: it has no registers of SHA-256.
+        """
+        return self._chip.registers(pcrs)
 
     def wipe(self) -> None:
         """See `KeyStore.wipe`. The TPM is cleared, which takes all that anybody has put under its owner.
@@ -171,3 +238,11 @@ class TpmKeyStore:
     def close(self) -> None:
         """See `KeyStore.close`."""
         self._chip.close()
+
+
+def _no_certificate_key(name: str) -> KeyStoreError:
+    return KeyStoreError(
+        "is not the key to a certificate, or no longer the one it was",
+        where=f"key {name!r}",
+        remedy=f"Make one under a name of its own, and have it certified: edge-gateway keys csr {name}-tls",
+    )

@@ -12,9 +12,10 @@ from __future__ import annotations
 from tpm2_pytss import ESYS_TR, TSS2_Exception
 
 from edge_gateway.errors import KeyStoreError
-from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm.connection import Link
+from edge_gateway.keystore.tpm.password_file import Password
 from edge_gateway.keystore.tpm.response_codes import RC_AUTH_FAIL, RC_BAD_AUTH, RC_DISABLED, RC_LOCKOUT, base_code
+from edge_gateway.keystore.tpm.storage_root import password_of
 
 _REFUSALS = {
     RC_AUTH_FAIL: "its lockout password is another",
@@ -24,7 +25,7 @@ _REFUSALS = {
 }
 
 
-def clear(link: Link, lockout_auth: Secret | None) -> KeyStoreError | None:
+def clear(link: Link, lockout_auth: Password | None) -> KeyStoreError | None:
     """Clear the TPM; the owner's password is empty afterwards.
 
     Args:
@@ -34,19 +35,18 @@ def clear(link: Link, lockout_auth: Secret | None) -> KeyStoreError | None:
     Returns:
         Why the TPM refused, if it did.
     """
-    if lockout_auth is not None:
-        link.esys.tr_set_auth(esys_handle=ESYS_TR.LOCKOUT, auth_value=lockout_auth.reveal())
-    try:
-        link.esys.clear(auth_handle=ESYS_TR.LOCKOUT)
-    except TSS2_Exception as error:
-        refusal = _REFUSALS.get(base_code(int(error.rc)))
-        if refusal is None:
-            raise
-        return KeyStoreError(
-            f"the TPM could not be cleared: {refusal}. The key files are gone; copies made before still work with it",
-            where="TPM",
-            remedy="Clear it in the firmware's setup, or with the lockout password: tpm2_clear -p PASSWORD",
-        )
-    finally:
-        link.esys.tr_set_auth(esys_handle=ESYS_TR.LOCKOUT, auth_value=None)
+    with password_of(link.esys, ESYS_TR.LOCKOUT, lockout_auth):
+        try:
+            link.esys.clear(auth_handle=ESYS_TR.LOCKOUT)
+        except TSS2_Exception as error:
+            refusal = _REFUSALS.get(base_code(int(error.rc)))
+            if refusal is None:
+                raise
+            return KeyStoreError(
+                f"the TPM could not be cleared: {refusal}. The key files are gone; copies made before still work with "
+                "it",
+                where="TPM",
+                remedy="Clear it in the firmware's setup, or give the lockout password in a file: "
+                "key_store.lockout_password_file",
+            )
     return None

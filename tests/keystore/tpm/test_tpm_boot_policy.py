@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.errors import ConfigError, KeyStoreError
+from edge_gateway.errors import ConfigError, KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm import BootPolicy, TpmKeyStore
-from edge_gateway.keystore.tpm.boot_policy import pcr_policy
+from edge_gateway.keystore.tpm.boot_approvals import pcr_policy
 from tests.keystore.tpm.backend import BlockingTpm, why_not
 from tests.keystore.tpm.stranger import Stranger
 
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 PCRS = (0, 7)
 BEFORE = {0: bytes(32), 7: bytes(32)}
 """Of a simulator that nobody has measured anything into."""
-UPDATED = {0: bytes(32), 7: hashlib.sha256(bytes(32) + hashlib.sha256(b"new kernel").digest()).digest()}
 
 Release = ec.EllipticCurvePrivateKey
 
@@ -61,21 +60,31 @@ def pem(key: Any, directory: Path) -> Path:
     return path
 
 
-def approve(policy: BootPolicy, key: Release, *releases: dict[int, bytes]) -> None:
-    """What a maker's release server does; it needs no TPM."""
-    approvals = [
-        {"policy": pcr_policy(values).hex(), "signature": key.sign(pcr_policy(values), ec.ECDSA(SHA256())).hex()}
-        for values in releases
-    ]
+def approve(policy: BootPolicy, key: Release, *boots: dict[int, bytes]) -> None:
+    """What a maker's release server does, with its own tools and no TPM: see `boot_approvals`."""
+    policies = [pcr_policy(values) for values in boots]
+    approvals = [{"policy": each.hex(), "signature": key.sign(each, ec.ECDSA(SHA256())).hex()} for each in policies]
     policy.approvals.write_text(json.dumps(approvals))
+
+
+def booted(tpm: BlockingTpm, kernel: bytes) -> None:
+    """The box is started anew, and measures its kernel."""
+    tpm.restart()
+    with Stranger(tpm) as boot:
+        boot.measure(7, kernel)
+
+
+def after(kernel: bytes) -> dict[int, bytes]:
+    """What such a boot leaves in the registers."""
+    return {0: bytes(32), 7: hashlib.sha256(bytes(32) + hashlib.sha256(kernel).digest()).digest()}
 
 
 def test_an_approved_boot_opens_what_is_sealed(
     store: TpmKeyStore, policy: BootPolicy, release: Release, tpm: BlockingTpm
 ) -> None:
-    """Also after a restart; sealing itself needs no approval."""
-    sealed = store.seal(Secret(b"s" * 32))
+    """Also after a restart."""
     approve(policy, release, BEFORE)
+    sealed = store.seal(Secret(b"s" * 32))
     assert store.unseal(sealed).reveal() == b"s" * 32
     tpm.restart()
     assert store.unseal(sealed).reveal() == b"s" * 32
@@ -84,14 +93,39 @@ def test_an_approved_boot_opens_what_is_sealed(
 def test_a_signed_update_opens_what_was_sealed_before(
     store: TpmKeyStore, policy: BootPolicy, release: Release, tpm: BlockingTpm
 ) -> None:
-    """An update changes what is measured; with its approval beside the old one, the box is not locked out."""
+    """An update changes what is measured; its approval comes before the restart, and the box is not locked out.
+
+    With both approvals there, going back to the older release opens too; with only the new one, it does not.
+    """
+    booted(tpm, b"v1")
+    approve(policy, release, after(b"v1"))
+    sealed = store.seal(Secret(b"s" * 32))
+    approve(policy, release, after(b"v1"), after(b"v2"))
+    for kernel in (b"v2", b"v1", b"v2"):
+        booted(tpm, kernel)
+        assert store.unseal(sealed).reveal() == b"s" * 32
+    approve(policy, release, after(b"v2"))
+    booted(tpm, b"v1")
+    with pytest.raises(KeyStoreUnavailable, match="not started as any approved release"):
+        store.unseal(sealed)
+
+
+def test_an_update_without_its_approval_is_told_with_what_to_approve(
+    store: TpmKeyStore, policy: BootPolicy, release: Release, tpm: BlockingTpm
+) -> None:
+    """The error has the policy the maker has to sign; with that, all opens, though the box was locked out for a while.
+
+    It is an error that may pass: nobody may answer it with a new key in the place of the one that does not open.
+    """
     approve(policy, release, BEFORE)
     sealed = store.seal(Secret(b"s" * 32))
-    with Stranger(tpm) as boot:
-        boot.measure(7, b"new kernel")
-    with pytest.raises(KeyStoreError, match=rf"not started as any approved release.*{pcr_policy(UPDATED).hex()}"):
-        store.unseal(sealed)
-    approve(policy, release, BEFORE, UPDATED)
+    booted(tpm, b"v2")
+    needed = rf"approvals\.json: .*not started as any approved release.*{pcr_policy(after(b'v2')).hex()}"
+    for call in (store.check, store.check_boot, lambda: store.unseal(sealed), lambda: store.seal(Secret(b"x"))):
+        with pytest.raises(KeyStoreUnavailable, match=needed):
+            call()
+    approve(policy, release, BEFORE, after(b"v2"))
+    store.check()
     assert store.unseal(sealed).reveal() == b"s" * 32
 
 
@@ -101,21 +135,42 @@ def test_a_tampered_boot_opens_nothing(
     """Neither approvals signed by somebody else, nor another policy, nor none, nor a password gets at the secret."""
     approve(policy, release, BEFORE)
     sealed = store.seal(Secret(b"s" * 32))
-    with Stranger(tpm) as boot:
-        boot.measure(7, b"new kernel")
+    booted(tpm, b"tampered")
     thief = ec.generate_private_key(ec.SECP256R1())
-    approve(policy, thief, BEFORE, UPDATED)
-    with pytest.raises(KeyStoreError, match="not signed with the release key"):
+    approve(policy, thief, BEFORE, after(b"tampered"))
+    with pytest.raises(KeyStoreUnavailable, match="not signed with the release key"):
         store.unseal(sealed)
-    approve(policy, release, UPDATED)
     own = BootPolicy.read(pem(thief.public_key(), tmp_path), tmp_path / "own.json", PCRS)
-    approve(own, thief, UPDATED)
+    approve(own, thief, after(b"tampered"))
     for other in (own, None):
         tool = TpmKeyStore(tmp_path / "keys", tcti=tpm.tcti, boot_policy=other)
-        with pytest.raises(KeyStoreError, match="sealed secret: the TPM does not open it: the box was not started"):
+        with pytest.raises(KeyStoreUnavailable, match="sealed secret: the TPM does not open it: the box was not start"):
             tool.unseal(sealed)
         tool.close()
+    tpm.restart()
+    approve(policy, release, BEFORE)
     assert store.unseal(sealed).reveal() == b"s" * 32
+
+
+def test_a_boot_that_goes_on_measuring_closes_what_was_open(
+    store: TpmKeyStore, policy: BootPolicy, release: Release, tpm: BlockingTpm
+) -> None:
+    """Registers only grow: a stage that extends them when it has its secrets keeps later ones from opening them."""
+    approve(policy, release, BEFORE)
+    sealed = store.seal(Secret(b"s" * 32))
+    with Stranger(tpm) as boot:
+        boot.measure(7, b"later")
+    with pytest.raises(KeyStoreUnavailable, match="not started as any approved release"):
+        store.unseal(sealed)
+
+
+def test_registers_are_read_as_they_are(store: TpmKeyStore, tpm: BlockingTpm) -> None:
+    """Each with its number, more than the TPM gives at once; what a boot has measured is in them."""
+    booted(tpm, b"v1")
+    values = store.registers(range(16))
+    assert set(values) == set(range(16))
+    assert {number: values[number] for number in PCRS} == after(b"v1")
+    assert store.registers([]) == {}
 
 
 def test_keys_sign_however_the_box_was_started(store: TpmKeyStore) -> None:
@@ -134,15 +189,18 @@ def test_keys_sign_however_the_box_was_started(store: TpmKeyStore) -> None:
         '[{"policy": "zz", "signature": ""}]',
         '[{"policy": "", "signature": "3000"}]',
         "[" * 9,
+        "[]" + " " * 65536,
     ],
 )
-def test_damaged_approvals_are_told(store: TpmKeyStore, policy: BootPolicy, content: str) -> None:
-    """The error names the file and what has to be in it; nothing opens."""
+def test_damaged_approvals_are_told(store: TpmKeyStore, policy: BootPolicy, release: Release, content: str) -> None:
+    """The error names the file and what has to be in it; nothing opens until it is put right."""
+    approve(policy, release, BEFORE)
     sealed = store.seal(Secret(b"s" * 32))
-    with pytest.raises(KeyStoreError, match=r"approvals\.json: cannot be read: No such file"):
+    policy.approvals.unlink()
+    with pytest.raises(KeyStoreUnavailable, match=r"approvals\.json: cannot be read: No such file"):
         store.unseal(sealed)
     policy.approvals.write_text(content)
-    with pytest.raises(KeyStoreError, match=r"approvals\.json: these are no approvals. It has to be"):
+    with pytest.raises(KeyStoreUnavailable, match=r"approvals\.json: these are no approvals. It has to be"):
         store.unseal(sealed)
 
 

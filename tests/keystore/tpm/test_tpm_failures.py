@@ -349,13 +349,16 @@ def test_an_owner_password_is_needed_only_to_make_the_root(tpm: BlockingTpm, tmp
     """A wrong one is told, the right one makes the root; afterwards the store works without."""
     with Stranger(tpm) as stranger:
         stranger.set_password(ESYS_TR.OWNER, b"owner's")
-    for password, told in ((None, "the TPM's owner has a password"), (Secret(b"wrong"), "owner password is another")):
+    for password, told in (
+        (None, "the TPM's owner has a password"),
+        (lambda: Secret(b"wrong"), "owner password is another"),
+    ):
         store = TpmKeyStore(tmp_path / "keys", tcti=tpm.tcti, owner_auth=password)
         with pytest.raises(KeyStoreError, match=told):
             store.check()
         store.close()
     bus = Bus()
-    store = TpmKeyStore(tmp_path / "keys", tcti=tpm.tcti, owner_auth=Secret(b"owner's"), connect=bus.connect)
+    store = TpmKeyStore(tmp_path / "keys", tcti=tpm.tcti, owner_auth=lambda: Secret(b"owner's"), connect=bus.connect)
     store.put("k", Secret(KEY))
     store.close()
     assert b"owner's" not in bus.heard
@@ -383,7 +386,7 @@ def test_a_wipe_needs_the_lockout_password(tpm: BlockingTpm, tmp_path: Path) -> 
     """With the TPM's own the wipe works."""
     with Stranger(tpm) as stranger:
         stranger.set_password(ESYS_TR.LOCKOUT, b"lockout's")
-    store = TpmKeyStore(tmp_path / "keys", tcti=tpm.tcti, lockout_auth=Secret(b"lockout's"))
+    store = TpmKeyStore(tmp_path / "keys", tcti=tpm.tcti, lockout_auth=lambda: Secret(b"lockout's"))
     store.put("k", Secret(KEY))
     store.wipe()
     store.close()

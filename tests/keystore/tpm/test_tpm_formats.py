@@ -131,7 +131,7 @@ def test_a_code_is_told_without_what_it_is_about(code: int, base: int) -> None:
         (0x921, Course.STOP, KeyStoreUnavailable),
         (0x98E, Course.STOP, KeyStoreError),
         (0x1DF, Course.STOP, KeyStoreError),
-        (0x99D, Course.STOP, KeyStoreError),
+        (0x99D, Course.STOP, KeyStoreUnavailable),
     ],
 )
 def test_the_table_of_codes(code: int, course: Course, kind: type[KeyStoreError]) -> None:

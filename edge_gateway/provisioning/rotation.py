@@ -1,0 +1,142 @@
+"""Rotates, while the gateway runs, the keys that need nobody for it, and says which do.
+
+By itself a gateway can have a new key for its identity where its TPM proves it to the provisioning service, and make
+a new key for what it keeps on its disk. A key that came by a connection string, from a table or from a group's key
+was made by somebody, who has to bring the next one: `edge-gateway keys rotate`.
+
+A rotation that fails has changed nothing that works, and is tried again after an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from edge_gateway.errors import GatewayError
+from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.generations import Generations
+from edge_gateway.provisioning.identities import Identities
+
+_log = structlog.get_logger()
+
+_LOOK_EVERY_S: Final = 3600.0
+_MOST_TOLD: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRotation:
+    """Something that this gateway can rotate without anybody."""
+
+    key: str
+    """Its name in the key store, or for what is no identity's a word for people."""
+    rotate: Callable[[], Awaitable[object]]
+    """Raises a GatewayError if it cannot be done now."""
+    age_s: Callable[[], float | None]
+    """How old the newest key is; None if that is not known. Blocks."""
+
+
+@dataclass(slots=True)
+class Rotated:
+    """What became of the keys."""
+
+    done: list[str] = field(default_factory=list)
+    """Names of those that are new."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why others are not, with what to do."""
+    left: list[str] = field(default_factory=list)
+    """Names of those that somebody has to bring, the first twenty."""
+    left_count: int = 0
+
+
+class KeyRotation:
+    """Rotates keys on schedule and on demand. Use `run` as a task.
+
+    Args:
+        store: has the identities' keys.
+        identities: the gateway's and its sensors'.
+        key_age_s: how old a key is, by its name in the store; None if that is not known. Blocks.
+        own: what can be rotated here.
+        rotate_after_s: a key that is older is rotated, or told of; None for no schedule.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        identities: Callable[[], Identities],
+        key_age_s: Callable[[str], float | None],
+        own: Iterable[OwnRotation],
+        *,
+        rotate_after_s: float | None,
+    ) -> None:
+        self._store = store
+        self._identities = identities
+        self._key_age_s = key_age_s
+        self._own = {each.key: each for each in own}
+        self._rotate_after_s = rotate_after_s
+        self._rotating = asyncio.Lock()
+        self.overdue: list[str] = []
+        """Names of keys older than they should be, for status: those that somebody has to bring, the first twenty."""
+        self.overdue_count = 0
+
+    async def run(self) -> None:
+        """Look every hour what is due, until cancelled."""
+        while self._rotate_after_s is not None:
+            await self.rotate_due(self._rotate_after_s)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def rotate_now(self) -> Rotated:
+        """Rotate all that can be, whatever its age: for the command `rotate-keys`. Never raises what is foreseen."""
+        return await self._rotate(None)
+
+    async def rotate_due(self, after_s: float) -> Rotated:
+        """Rotate what is older and can be; note what is older and cannot.
+
+        Args:
+            after_s: seconds.
+        """
+        rotated = await self._rotate(after_s)
+        if rotated.left_count and rotated.left != self.overdue:
+            _log.warning("key.overdue", keys=rotated.left, count=rotated.left_count)
+        self.overdue, self.overdue_count = rotated.left, rotated.left_count
+        return rotated
+
+    async def _rotate(self, after_s: float | None) -> Rotated:
+        async with self._rotating:
+            rotated = Rotated()
+            for key, each in self._own.items():
+                try:
+                    if after_s is not None and not await asyncio.to_thread(_is_older, each.age_s, after_s):
+                        continue
+                    await each.rotate()
+                except GatewayError as error:
+                    _log.warning("key.rotation_failed", key=key, reason=str(error))
+                    rotated.failed[key] = str(error)
+                else:
+                    _log.info("key.rotated", key=key)
+                    rotated.done.append(key)
+            try:
+                left = await asyncio.to_thread(self._left, after_s)
+            except GatewayError as error:
+                rotated.failed["identities"] = str(error)
+            else:
+                rotated.left, rotated.left_count = left[:_MOST_TOLD], len(left)
+            return rotated
+
+    def _left(self, after_s: float | None) -> list[str]:
+        """The keys of identities that are not rotated here, of that age."""
+        generations = Generations(self._store.names())
+        left = []
+        for identity in self._identities():
+            newest = generations.newest(identity.key) if identity.key and identity.key not in self._own else None
+            if newest is not None and (after_s is None or (self._key_age_s(newest) or 0.0) >= after_s):
+                left.append(identity.key)
+        return left
+
+
+def _is_older(age_s: Callable[[], float | None], after_s: float) -> bool:
+    known_s = age_s()
+    return known_s is not None and known_s >= after_s
