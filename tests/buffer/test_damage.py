@@ -258,6 +258,9 @@ def judge(seed: int, folder: Path) -> Ruling:
         hurt = damage(whole, rng.getrandbits(32))
         bad, last = damaged_pages(whole, hurt)
         last = without_end_marks(whole, hurt, bad, last)
+        if end == "running":
+            # What SQLite knows to be in the database it does not look for in the log, and may write over there.
+            bad |= changed_pages(database, hurt.database)
         truth = gateway.truth(put(Path(copies, "b.db"), database, log))
         is_torn = end != "running" and last < len(whole.transactions)
         cut = log
@@ -274,6 +277,15 @@ def judge(seed: int, folder: Path) -> Ruling:
         if hurt.log:
             log_path.write_bytes(hurt.log)
     return live_on(gateway, Case(f"{seed} {end}: {hurt.what}", truth, bad, numbers, is_torn=is_torn, end=end))
+
+
+def changed_pages(before: bytes, after: bytes) -> set[int]:
+    """The pages of a database that are not as they were."""
+    return {
+        at // PAGE_BYTES + 1
+        for at in range(0, len(before), PAGE_BYTES)
+        if before[at : at + PAGE_BYTES] != after[at : at + PAGE_BYTES]
+    }
 
 
 def without_end_marks(whole: Image, hurt: Damaged, bad: set[int], last: int) -> int:
