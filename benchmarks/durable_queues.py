@@ -26,7 +26,7 @@ import orjson
 from edge_gateway import assembly, buffer
 from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
 from edge_gateway.buffer.sealing import Sealer
-from edge_gateway.buffer.store import Writes
+from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.clock import Clock, SystemClock, rfc3339
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.keystore.data_keys import SealedDataKeys
@@ -282,7 +282,7 @@ def append_to_store(directory: Path, batches: Iterable[Batch]) -> float:
 
     No event loop, no thread beside this one, and no waiting for others to share a sync.
     """
-    with closing(assembly.open_store(_config(directory), clock=SystemClock(), rng=random.Random(1))) as store:
+    with closing(_open_store(_config(directory))) as store:
         began_s = time.perf_counter()
         for batch in batches:
             store.write(Writes([buffer.Batch(batch.readings)]))
@@ -417,3 +417,7 @@ GATEWAY = GatewayBuffer()
 ROWS = BareLoop("rows", row_per_batch=False)
 BATCHES = BareLoop("batches", row_per_batch=True)
 QUEUES: tuple[DurableQueue, ...] = (GATEWAY, ROWS, BATCHES)
+
+
+def _open_store(config: GatewayConfig) -> Store:
+    return assembly.open_store(config, clock=SystemClock(), rng=random.Random(1), keys=assembly.key_store(config))

@@ -37,6 +37,7 @@ from edge_gateway.buffer.intake import Intake
 from edge_gateway.clock import Clock, rfc3339, stamp
 from edge_gateway.codec import Decoded
 from edge_gateway.config.model import BufferSettings, DeliverySettings
+from edge_gateway.emergency import WIPE_COMMAND, Emergency
 from edge_gateway.errors import CommandInvalid, StoreError, TransportError
 from edge_gateway.keystore.watch import KeyStoreWatch
 from edge_gateway.link import Device, Link
@@ -70,6 +71,11 @@ MOST_SENSOR_FAULTS: Final = 10
 _LAST_READ_S: Final = 0.5
 """How long a stopping gateway waits for what was read to find room in the intake."""
 
+OWN_COMMANDS: Final = ("publish-ledger", "rotate-buffer-key", WIPE_COMMAND)
+"""What the gateway itself obeys, under its own name."""
+
+_LOOK_DELIVERED_S: Final = 0.05
+
 _LAST_DELIVERY_S: Final = 2.0
 """How long a stopping gateway goes on delivering; with the closing of links and sessions it is gone within 5 s."""
 
@@ -100,6 +106,7 @@ class Gateway:
         delivery: how.
         buffer_settings: how much may wait for the disk, and how large a message may be.
         keys: tells how the key store is.
+        emergency: destroys all keys when there is a reason.
         clock: stamps readings.
         rng: jitter.
     """
@@ -116,11 +123,15 @@ class Gateway:
         delivery: DeliverySettings,
         buffer_settings: BufferSettings,
         keys: KeyStoreWatch,
+        emergency: Emergency,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self._name = name
         self._keys = keys
+        self._emergency = emergency
+        self._event_lane = buffer_settings.event_lane
+        self._deliveries: list[asyncio.Task[None]] = []
         self._links = links
         self._buffer = buffer
         self._clock = clock
@@ -184,7 +195,8 @@ class Gateway:
                 await transports.enter_async_context(link.transport)
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
-                deliveries = [
+                emergency = tasks.create_task(self._emergency.run(self, stop), name="emergency")
+                self._deliveries = [
                     tasks.create_task(self._delivery.run(), name="delivery"),
                     tasks.create_task(self._leaves.run(), name="sensors' deliveries"),
                 ]
@@ -211,9 +223,24 @@ class Gateway:
                         await self._buffer.emptied()
                 if self._intake.pending:
                     _log.error("gateway.abandoned", records=self._intake.pending, reason=self._buffer.status().fault)
-                await _end([*deliveries, watch])
+                await _end([*self._deliveries, watch, emergency])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
+
+    @property
+    def emergency(self) -> Emergency:
+        """What destroys all keys when there is a reason."""
+        return self._emergency
+
+    async def alert(self, event: Event) -> None:
+        """See `RunningGateway.alert`."""
+        await self._buffer.append(Batch([event]))
+        while self._buffer.status().queued[self._event_lane]:  # noqa: ASYNC110  # once in the life of a gateway
+            await asyncio.sleep(_LOOK_DELIVERED_S)
+
+    async def fall_silent(self) -> None:
+        """See `RunningGateway.fall_silent`."""
+        await _end(self._deliveries)
 
     async def _stop_reading(self, readers: Sequence[asyncio.Task[None]]) -> None:
         """End each reader where it holds nothing: while it waits for bytes, or once it has handed over what it read."""
@@ -394,6 +421,8 @@ class Gateway:
 
     async def _run_own_command(self, command: Command) -> CommandResult:
         """A command to the gateway itself, under its own name."""
+        if command.name == WIPE_COMMAND:
+            return await self._emergency.run_command(command)
         try:
             match command.name:
                 case "publish-ledger":
@@ -403,7 +432,7 @@ class Gateway:
                 case _:
                     return CommandResult(
                         CommandStatus.INVALID,
-                        f"a gateway has no command {command.name!r}; publish-ledger and rotate-buffer-key would do",
+                        f"a gateway has no command {command.name!r}; {', '.join(OWN_COMMANDS)} would do",
                     )
         except StoreError as error:
             return CommandResult(CommandStatus.REFUSED, str(error))
@@ -487,8 +516,11 @@ class Gateway:
                 "in_flight": uplink.in_flight,
             },
             "sensors": self._sensors_status(),
+            "tamper": self._emergency.status(),
             "alerts": self._rules.raised(),
-            "faults": self._faults(buffer.fault, self._keys.fault, uplink.fault, *self._sensors_faults()),
+            "faults": self._faults(
+                buffer.fault, self._keys.fault, uplink.fault, *self._sensors_faults(), *self._emergency.faults
+            ),
         }
 
     def _sensors_status(self) -> dict[str, Any]:

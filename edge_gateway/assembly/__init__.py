@@ -7,7 +7,7 @@ The rooms know nothing of each other and nothing of the configuration as a whole
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ import orjson
 import structlog
 
 from edge_gateway.assembly.buffer import BUFFER_FILE, RESERVE_FILE, make_data_directory, open_buffer, open_store
+from edge_gateway.assembly.emergencies import key_store, make_emergency
 from edge_gateway.assembly.keys import (
     DATA_KEYS_DIRECTORY,
     KEYS_DIRECTORY,
     PAYLOAD_KEYS_DIRECTORY,
-    key_store,
     payload_key_store,
 )
 from edge_gateway.assembly.links import check_link, make_link, make_transport
@@ -33,10 +33,11 @@ from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec, Profile, compile_profile, load_profile
 from edge_gateway.config.model import GatewayConfig, LinkSettings
 from edge_gateway.durable_file import replace_durably
+from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import CommandInvalid, ConfigError
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.watch import KeyStoreWatch
-from edge_gateway.pipeline import Gateway, SensorUplinks
+from edge_gateway.pipeline import OWN_COMMANDS, Gateway, SensorUplinks
 from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
 from edge_gateway.transport import Transport
@@ -72,8 +73,10 @@ class Parts:
     config: GatewayConfig
     codecs: dict[str, Codec]
     """By the profile's name or path as the links give it."""
-    keys: KeyStore
+    key_store: KeyStore
     """Not opened yet."""
+    keys: RevocableKeyStore
+    """The same, until all keys are wiped."""
     uplink: Uplink
 
 
@@ -90,17 +93,20 @@ def check_parts(config: GatewayConfig, *, clock: Clock) -> Parts:
     }
     for link in config.links:
         check_link(link, codecs[link.profile])
-    RuleSet(config.rules, _vocabulary(codecs.values()))
+    RuleSet(config.rules, _vocabulary(codecs.values()), obeys=_obeys(config, codecs))
+    codec_of = {device.name: codecs[link.profile] for link in config.links for device in link.devices}
     for rule in config.rules:
-        codec = next(each for each in codecs.values() if each.profile.name == rule.profile)
+        codec_of_rule = next(each for each in codecs.values() if each.profile.name == rule.profile)
         for command in (rule.on_raise, rule.on_clear):
-            if command is not None:
+            if command is not None and command.device != config.gateway.name:
+                codec = codec_of_rule if command.device is None else codec_of[command.device]
                 try:
                     codec.encode_command(command.name, command.arguments, 0)
                 except CommandInvalid as error:
                     raise ConfigError(str(error), where=f"rules: {rule.name}") from error
-    keys = key_store(config)
-    return Parts(config, codecs, keys, make_uplink(config, keys, clock))
+    store = key_store(config)
+    keys = RevocableKeyStore(store)
+    return Parts(config, codecs, store, keys, make_uplink(config, keys, clock))
 
 
 @asynccontextmanager
@@ -140,6 +146,7 @@ async def open_gateway(
     rules = RuleSet(
         config.rules,
         _vocabulary(parts.codecs.values()),
+        obeys=_obeys(config, parts.codecs),
         desired=_load_desired(desired_file),
         save_desired=lambda desired: replace_durably(desired_file, orjson.dumps({"rules": desired})),
     )
@@ -178,10 +185,21 @@ async def open_gateway(
                 delivery=config.delivery,
                 buffer_settings=config.buffer,
                 keys=keys,
+                emergency=make_emergency(config, parts.key_store, parts.keys, clock),
                 clock=clock,
                 rng=rng,
             )
             await ledger.close()
+
+
+def _obeys(config: GatewayConfig, codecs: Mapping[str, Codec]) -> dict[str, frozenset[str]]:
+    """What each listed device obeys, and the gateway itself."""
+    of_devices = {
+        device.name: frozenset(codecs[link.profile].profile.commands)
+        for link in config.links
+        for device in link.devices
+    }
+    return {**of_devices, config.gateway.name: frozenset(OWN_COMMANDS)}
 
 
 def _vocabulary(codecs: Iterable[Codec]) -> dict[str, Vocabulary]:

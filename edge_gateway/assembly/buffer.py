@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from edge_gateway.assembly.keys import data_keys
+from edge_gateway.assembly.keys import data_keys, make_key_store
 from edge_gateway.buffer.database import reserve_bytes
 from edge_gateway.buffer.durable import DurableBuffer, Offload
 from edge_gateway.buffer.reserve import ReserveFile
@@ -40,7 +40,7 @@ def make_data_directory(directory: Path) -> None:
         ) from error
 
 
-def open_store(config: GatewayConfig, *, clock: Clock, rng: random.Random, keys: KeyStore | None = None) -> Store:
+def open_store(config: GatewayConfig, *, clock: Clock, rng: random.Random, keys: KeyStore) -> Store:
     """Open the store of a gateway, or make it.
 
     Raises:
@@ -85,7 +85,7 @@ async def open_buffer(
     with ExitStack() as resources:
         if offload is None:
             offload = resources.enter_context(Worker("buffer"))
-        store = open_store(config, clock=clock, rng=rng, keys=keys)
+        store = open_store(config, clock=clock, rng=rng, keys=make_key_store(config) if keys is None else keys)
         async with DurableBuffer(
             store,
             settle_within_s=config.buffer.settle_within_s,

@@ -22,8 +22,8 @@ DATA_KEYS_DIRECTORY: Final = "data-keys"
 PAYLOAD_KEYS_DIRECTORY: Final = "payload-keys"
 
 
-def key_store(config: GatewayConfig) -> KeyStore:
-    """The store that holds the keys a configuration names. A process should have one; nothing is opened yet.
+def make_key_store(config: GatewayConfig) -> KeyStore:
+    """The store that a configuration names, whether all is well with it or not; nothing is opened yet.
 
     Raises:
         ConfigError: this box cannot have such a store, lacks the software for it, or the release key cannot be used.
@@ -44,21 +44,19 @@ def key_store(config: GatewayConfig) -> KeyStore:
             assert_never(settings.kind)
 
 
-def payload_key_store(config: GatewayConfig, keys: KeyStore | None = None) -> SealedPayloadKeys:
+def payload_key_store(config: GatewayConfig, keys: KeyStore) -> SealedPayloadKeys:
     """The keys of encrypted payloads.
 
     Args:
         config: whose.
-        keys: what they are sealed with; left out, as configured.
+        keys: what they are sealed with.
     """
-    directory = config.gateway.data_directory / PAYLOAD_KEYS_DIRECTORY
-    return SealedPayloadKeys(directory, key_store(config) if keys is None else keys)
+    return SealedPayloadKeys(config.gateway.data_directory / PAYLOAD_KEYS_DIRECTORY, keys)
 
 
-def data_keys(config: GatewayConfig, keys: KeyStore | None = None) -> SealedDataKeys:
+def data_keys(config: GatewayConfig, keys: KeyStore) -> SealedDataKeys:
     """The keys of what the gateway keeps on its disk; arguments as `payload_key_store`."""
-    directory = config.gateway.data_directory / DATA_KEYS_DIRECTORY
-    return SealedDataKeys(directory, key_store(config) if keys is None else keys)
+    return SealedDataKeys(config.gateway.data_directory / DATA_KEYS_DIRECTORY, keys)
 
 
 def tpm_of(keys: KeyStore) -> TpmKeyStore:

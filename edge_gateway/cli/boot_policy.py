@@ -9,7 +9,8 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from edge_gateway.assembly.keys import key_store, tpm_of
+from edge_gateway.assembly.emergencies import key_store
+from edge_gateway.assembly.keys import tpm_of
 from edge_gateway.config.key_store import DEFAULT_PCRS
 from edge_gateway.config.load import load_config
 from edge_gateway.durable_file import replace_durably

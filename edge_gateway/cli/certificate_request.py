@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge_gateway.assembly.keys import key_store, tpm_of
+from edge_gateway.assembly.emergencies import key_store
+from edge_gateway.assembly.keys import tpm_of
 from edge_gateway.config.load import load_config
 from edge_gateway.errors import ConfigError
 

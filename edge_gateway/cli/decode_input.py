@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_gateway.assembly import payload_key_store
+from edge_gateway.assembly import key_store, payload_key_store
 from edge_gateway.codec import Profile
 from edge_gateway.codec.payload_keys import PayloadKeys, same_payload_keys
 from edge_gateway.codec.sealed import KEY_BYTES
@@ -127,7 +127,8 @@ def payload_keys(profile: Profile, given: Sequence[str], config: Path | None) ->
 
 
 def _stored_key(config: Path, name: str) -> bytes:
-    return payload_key_store(load_config(config)).open_key(name).reveal()
+    settings = load_config(config)
+    return payload_key_store(settings, key_store(settings)).open_key(name).reveal()
 
 
 def _key_in(path: Path) -> bytes:

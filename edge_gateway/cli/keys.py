@@ -17,20 +17,14 @@ import typer
 
 from edge_gateway.api.control import NotRunning, ask
 from edge_gateway.api.keys import WIPE_REASON
-from edge_gateway.assembly import (
-    DATA_KEYS_DIRECTORY,
-    KEYS_DIRECTORY,
-    PAYLOAD_KEYS_DIRECTORY,
-    RESERVE_FILE,
-    key_store,
-    payload_key_store,
-)
-from edge_gateway.assembly.keys import data_keys
+from edge_gateway.assembly import KEYS_DIRECTORY, key_store, payload_key_store
+from edge_gateway.assembly.emergencies import make_wipe
+from edge_gateway.assembly.keys import make_key_store
 from edge_gateway.cli import boot_policy, certificate_request, key_rotation
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig
-from edge_gateway.emergency import Wipe, WipeReport, wipe_of
+from edge_gateway.emergency import WipeReport
 from edge_gateway.errors import ConfigError, GatewayError, KeyStoreError
 from edge_gateway.keystore import KeyStore, PayloadKeyStore, Secret
 from edge_gateway.keystore.generations import Generations, age_s, destroy_before, generation_name
@@ -218,8 +212,8 @@ def wipe_keys(
     """
     settings = load_config(config)
     _confirm_wipe(settings, yes=yes)
-    with closing(key_store(settings)) as identities:
-        wipe = _wipe(settings, identities)
+    with closing(make_key_store(settings)) as identities:
+        wipe = make_wipe(settings, identities, SystemClock(settings.gateway.clock_trust))
         try:
             asyncio.run(_ask_to_wipe(settings))
         except GatewayError as error:
@@ -256,18 +250,6 @@ async def _ask_to_wipe(settings: GatewayConfig) -> None:
         pass
 
 
-def _wipe(settings: GatewayConfig, identities: KeyStore) -> Wipe:
-    return wipe_of(
-        settings,
-        keys=identities,
-        data_keys=data_keys(settings, identities),
-        payload_keys=payload_key_store(settings, identities),
-        key_directories=(KEYS_DIRECTORY, DATA_KEYS_DIRECTORY, PAYLOAD_KEYS_DIRECTORY),
-        spare_file=RESERVE_FILE,
-        clock=SystemClock(settings.gateway.clock_trust),
-    )
-
-
 def _told(report: WipeReport) -> str:
     if not report.left:
         return "all keys are destroyed; disable the gateway and its sensors at the hub, too"
@@ -280,7 +262,6 @@ def _stores(config: Path) -> Iterator[tuple[KeyStore, PayloadKeyStore]]:
     """Where identities are, and where the keys of payloads are."""
     settings = load_config(config)
     with closing(key_store(settings)) as identities:
-        _wipe(settings, identities).refuse()
         yield identities, payload_key_store(settings, identities)
 
 

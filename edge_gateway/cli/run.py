@@ -14,6 +14,7 @@ import typer
 
 from edge_gateway.api.control import serve_control
 from edge_gateway.api.handlers import gateway_handlers
+from edge_gateway.api.keys import key_handlers
 from edge_gateway.assembly import Parts, check_parts, open_gateway
 from edge_gateway.cli.leaving import leave
 from edge_gateway.clock import Clock, SystemClock
@@ -48,9 +49,9 @@ async def _run(parts: Parts, clock: Clock, capture: Path | None) -> NoReturn:
     # What was imported and compiled stays for good: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    async with (
-        open_gateway(parts, clock=clock, rng=random.SystemRandom(), capture=capture) as gateway,
-        serve_control(parts.config.gateway.data_directory, gateway_handlers(gateway)),
-    ):
-        await gateway.run(stop)
-    leave(0)
+    async with open_gateway(parts, clock=clock, rng=random.SystemRandom(), capture=capture) as gateway:
+        handlers = {**gateway_handlers(gateway), **key_handlers(gateway.emergency)}
+        async with serve_control(parts.config.gateway.data_directory, handlers):
+            await gateway.run(stop)
+    # One whose keys were wiped has nothing to be started again for.
+    leave(0 if gateway.emergency.report is None else 2)

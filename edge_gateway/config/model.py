@@ -28,6 +28,7 @@ from edge_gateway.clock import ClockTrust
 from edge_gateway.config.key_store import KeyStoreSettings
 from edge_gateway.config.link import FramingSettings, SerialLine, UsbMatch
 from edge_gateway.config.settings import Settings
+from edge_gateway.config.tamper import TamperSettings
 
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -626,6 +627,8 @@ class GatewayConfig(Settings):
     """Where readings go; `kind` says which sort of hub."""
     key_store: KeyStoreSettings = KeyStoreSettings()
     """Where keys are."""
+    tamper: TamperSettings = TamperSettings()
+    """When to destroy them."""
     rules: tuple[ThresholdRule, ...] = ()
     """What to watch for. The twin's desired property `rules` replaces this list."""
     buffer: BufferSettings = BufferSettings()

@@ -106,7 +106,7 @@ class KeyFiles:
             _check_mode(self.directory)
             content = bytearray(MOST_FILE_BYTES + 1)
             size_bytes = read_private(path, content)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise self._missing(name) from None
         except OSError as error:
             raise KeyStoreError(
@@ -168,7 +168,7 @@ class KeyFiles:
                         except OSError as error:
                             left.append(f"{path.name} ({error.strerror})")
                 sync_directory(self.directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             left.append(str(error.strerror))
@@ -186,13 +186,8 @@ class KeyFiles:
             KeyStoreError: the directory is there and cannot be read.
         """
         try:
-            # A pattern would make a path of each, which takes ten times as long; there may be thousands.
-            found = [
-                each.removesuffix(self._suffix)
-                for each in os.listdir(self.directory)  # noqa: PTH208  # see above
-                if each.endswith(self._suffix)
-            ]
-        except FileNotFoundError:
+            found = os.listdir(self.directory)  # noqa: PTH208  # paths take ten times as long, and there may be thousands
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise KeyStoreError(
@@ -209,7 +204,7 @@ class KeyFiles:
         """
         try:
             _check_mode(self.directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise KeyStoreError(

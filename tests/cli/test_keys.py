@@ -15,6 +15,7 @@ from edge_gateway.assembly import key_store, payload_key_store
 from edge_gateway.cli.app import collect
 from edge_gateway.config.load import load_config
 from edge_gateway.errors import KeyStoreError
+from edge_gateway.keystore import PayloadKeyStore
 
 KEY = bytes.fromhex("a115210eed7a88e50ad52662e732a9fb")
 KITCHEN = {"name": "kitchen", "address": "a4:c1:38:56:53:84", "keys": {"bindkey": "kitchen"}}
@@ -41,12 +42,17 @@ def shown(result: Result) -> str:
     return result.output + str(result.exception)
 
 
+def payload_keys(config: Path) -> PayloadKeyStore:
+    settings = load_config(config)
+    return payload_key_store(settings, key_store(settings))
+
+
 def test_a_payload_key_comes_from_standard_input(config: Path) -> None:
     """Hexadecimal digits as an app shows them, with or without a line's end; nothing of it is printed."""
     for text in (KEY.hex(), f"{KEY.hex().upper()}\n", KEY.hex(" ")):
         result = run(config, "keys", "import", "kitchen", "--payload", given=text)
         assert (result.exit_code, result.output) == (0, "key 'kitchen' is kept\n")
-        assert payload_key_store(load_config(config)).open_key("kitchen").reveal() == KEY
+        assert payload_keys(config).open_key("kitchen").reveal() == KEY
     assert key_store(load_config(config)).names() == []
 
 
@@ -68,7 +74,7 @@ def test_what_is_no_payload_key_is_refused_and_not_repeated(config: Path, given:
     assert isinstance(result.exception, KeyStoreError)
     assert "key 'kitchen'" in shown(result)
     assert KEY.hex()[:-1] not in shown(result)
-    assert payload_key_store(load_config(config)).names() == []
+    assert payload_keys(config).names() == []
 
 
 def test_a_sensors_key_is_not_taken_for_an_identity(config: Path) -> None:

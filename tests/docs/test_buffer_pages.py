@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from edge_gateway.assembly import make_data_directory, open_store
+from edge_gateway.assembly import key_store, make_data_directory, open_store
 from edge_gateway.buffer import BadFrame, Batch
 from edge_gateway.buffer.bulletins import Bulletins
 from edge_gateway.buffer.corrections import correct
@@ -103,7 +103,8 @@ def make_site(directory: Path, link: dict[str, Any], **buffer: Any) -> tuple[Sit
     config = load_config(config_file)
     make_data_directory(config.gateway.data_directory)
     clock = HandClock()
-    return site, open_store(config, clock=clock, rng=random.Random(17)), clock
+    store = open_store(config, clock=clock, rng=random.Random(17), keys=key_store(config))
+    return site, store, clock
 
 
 def tell(site: Site, page: Path, before: Mapping[str, Callable[[], object]] | None = None) -> None:

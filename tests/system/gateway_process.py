@@ -131,12 +131,17 @@ class GatewayProcess:
         """SIGKILL: what a power cut leaves of a process."""
         return await self._end(signal.SIGKILL, IN_HAND_AT_KILL_S)
 
-    async def _end(self, number: signal.Signals, in_hand_s: float) -> Ended:
+    async def ended(self) -> Ended:
+        """Wait until it has ended by itself."""
+        return await self._end(None, IN_HAND_AT_STOP_S)
+
+    async def _end(self, number: signal.Signals | None, in_hand_s: float) -> Ended:
         process, loop = self.running, asyncio.get_running_loop()
         asked_s = loop.time()
         self.absences.append(Absence(asked_s, in_hand_s))
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself; its exit code tells
-            process.send_signal(number)
+            if number is not None:
+                process.send_signal(number)
         async with asyncio.timeout(PATIENCE_S):
             code = await process.wait()
         took_s = loop.time() - asked_s

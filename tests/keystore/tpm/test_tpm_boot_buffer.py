@@ -12,8 +12,8 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_gateway.assembly import open_buffer
-from edge_gateway.assembly.keys import data_keys, key_store
+from edge_gateway.assembly import key_store, open_buffer
+from edge_gateway.assembly.keys import data_keys
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import SystemClock
@@ -86,7 +86,7 @@ async def test_a_tampered_boot_reads_nothing_and_spoils_nothing(
     async with buffer_of(config) as buffer:
         for number in range(3):
             await buffer.append(Batch([reading(number)]))
-    kept = data_keys(config).ids()
+    kept = data_keys(config, key_store(config)).ids()
     assert kept == [1]
 
     booted(tpm, b"tampered")
@@ -101,7 +101,7 @@ async def test_a_tampered_boot_reads_nothing_and_spoils_nothing(
         assert "approved" in buffer.status().fault
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
-    assert data_keys(config).ids() == kept
+    assert data_keys(config, key_store(config)).ids() == kept
 
     approvals.write_bytes(written([approve(after(kernel), release) for kernel in (b"v1", b"v2")]))
     booted(tpm, b"v2")

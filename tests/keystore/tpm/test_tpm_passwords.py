@@ -12,7 +12,7 @@ pytest.importorskip("tpm2_pytss", reason="tpm2-pytss is not installed: pip insta
 
 from tpm2_pytss import ESYS_TR
 
-from edge_gateway.assembly.keys import key_store
+from edge_gateway.assembly import key_store
 from edge_gateway.config.load import parse_config
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.errors import ConfigError, KeyStoreError
