@@ -50,8 +50,8 @@ def read_mark(directory: Path) -> WipeReport | None:
     try:
         with (directory / MARK_FILE).open("rb") as file:
             content = file.read(_MOST_FILE_BYTES + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None  # whom it does not belong to is told so elsewhere
     except OSError:
         content = b""
     return parse_mark(content)

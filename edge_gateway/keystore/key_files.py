@@ -106,7 +106,7 @@ class KeyFiles:
             _check_mode(self.directory)
             content = bytearray(MOST_FILE_BYTES + 1)
             size_bytes = read_private(path, content)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raise self._missing(name) from None
         except OSError as error:
             raise KeyStoreError(
@@ -168,7 +168,7 @@ class KeyFiles:
                         except OSError as error:
                             left.append(f"{path.name} ({error.strerror})")
                 sync_directory(self.directory)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
         except OSError as error:
             left.append(str(error.strerror))
@@ -204,7 +204,7 @@ class KeyFiles:
         """
         try:
             _check_mode(self.directory)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
         except OSError as error:
             raise KeyStoreError(

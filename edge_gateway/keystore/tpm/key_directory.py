@@ -96,7 +96,7 @@ class KeyDirectory:
         try:
             self._key_path(name).unlink()
             _sync(self.path)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             known = ", ".join(self.names()[:20]) or "none"
             raise KeyMissing(
                 "there is no such key", where=f"key {name!r} in {self.path}", remedy=f"Keys there: {known}"
@@ -180,7 +180,7 @@ class KeyDirectory:
             with path.open("rb") as file:
                 _check_mode(path, os.fstat(file.fileno()))
                 return file.read(longest_bytes + 1)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
         except OSError as error:
             raise _failed("cannot be read", path, error) from error
@@ -198,7 +198,7 @@ class KeyDirectory:
     def _check_directory(self) -> None:
         try:
             _check_mode(self.path, self.path.stat())
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return  # nothing has been written yet
         except OSError as error:
             raise _failed("cannot be read", self.path, error) from error
