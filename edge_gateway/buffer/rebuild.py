@@ -39,6 +39,7 @@ import structlog
 from edge_gateway.buffer.books import COLUMNS, WHOLE_LANE, Book, Key, checked_row, columns_of, with_crc
 from edge_gateway.buffer.database import PAGE_BYTES, SCHEMA, SCHEMA_VERSION
 from edge_gateway.buffer.lanes import NUMBERS, lane_number
+from edge_gateway.buffer.ledger import LedgerRow, digest, is_readable
 from edge_gateway.buffer.salvage import Content, FileContent, Found, Row, Table, rows
 from edge_gateway.buffer.shelf import counts_of
 
@@ -99,6 +100,7 @@ _LAST: Final[_Rank] = (Found.ORPHAN, 1)
 """Behind every row."""
 
 _PUT_LEDGER: Final = "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_REPLACE_LEDGER: Final = "INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_CHUNK: Final = "INSERT OR {} INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_BOOK: Final = "INSERT INTO book VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_STORE: Final = "INSERT INTO store VALUES (?, ?, ?)"
@@ -219,6 +221,8 @@ class _Copying:
         self._books: dict[Key, tuple[_Rank, Book]] = {}
         self._unsure: dict[int, _Rank] = {}
         """Chunks that may have been deleted."""
+        self._rivals: list[LedgerRow] = []
+        """Rows of the ledger that say they have a number which another has, too."""
 
     def copy(self, found: Iterable[Row]) -> None:
         """Bring over each row as it is found, or remember it."""
@@ -235,6 +239,8 @@ class _Copying:
                         self._books[entry[:2]] = (rank, Book(*entry[2:]))
                 case "ledger":
                     self._db.execute(_PUT_LEDGER, row.values)
+                    if not self._db.changes():
+                        self._rivals.append(LedgerRow._make(row.values))
                 case _ if self._chunk_opens(row.values):
                     self._put_chunk(row.values, rank)
 
@@ -269,11 +275,19 @@ class _Copying:
             else:
                 there.update(keys)
         self._drop_deleted(doubtful, there)
+        self._choose_rivals()
         highest = max([highest, *(max(book.last, book.chunk) for _, book in self._books.values())])
         self._put_books(highest + _JUMP)
         self._put_said(highest + _JUMP, boots)
         [(chunks, ledger_rows)] = self._db.execute("SELECT (SELECT count(*) FROM chunk), (SELECT count(*) FROM ledger)")
         return Salvaged(chunks, len(self._books), ledger_rows)
+
+    def _choose_rivals(self) -> None:
+        """Of two rows of the ledger with one number, keep the one that joins the row before: numbers rot, too."""
+        for rival in filter(is_readable, self._rivals):
+            before = self._db.execute("SELECT digest FROM ledger WHERE number = ?", (rival.number - 1,)).get
+            if isinstance(before, bytes) and digest(before, rival) == rival.digest:
+                self._db.execute(_REPLACE_LEDGER, rival)
 
     def _drop_deleted(self, doubtful: list[tuple[int, Found, dict[Key, int]]], there: Counter[Key]) -> None:
         """Of chunks that may have been deleted, keep what the books miss: the newest, as the oldest leave first."""
