@@ -100,6 +100,6 @@ class KeyStoreSettings(Settings):
     def _fits_the_kind(self) -> Self:
         of_the_tpm = ("tcti", "storage_key", "owner_password_file", "lockout_password_file", "boot")
         for name, kind in (*((each, "tpm") for each in of_the_tpm), ("wrapping_key_file", "software")):
-            if name in self.model_fields_set and self.kind != kind:
+            if getattr(self, name) != type(self).model_fields[name].default and self.kind != kind:
                 raise ValueError(f"`{name}` means nothing with kind: {self.kind}; leave it out, or say kind: {kind}")
         return self
