@@ -167,8 +167,10 @@ async def test_keys_are_imported_from_standard_input(config: Path) -> None:
     )
     assert code == 0
     assert secret not in output + errors
-    (kept,) = (config.parent / "data" / KEYS_DIRECTORY).iterdir()
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    kept = list((config.parent / "data" / KEYS_DIRECTORY).iterdir())
+    assert "gateway.key" in {path.name for path in kept}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+    assert not any(bytes(range(32)) in path.read_bytes() for path in kept)
     code, output, errors = await edge_gateway("keys", "list", "--json", "--config", str(config))
     assert (code, json.loads(output), errors) == (0, ["gateway"], "")
 
