@@ -152,6 +152,9 @@ class Buffer(Outlet, Protocol):
     def submit(self, batch: Batch, done: Callable[[BufferUnavailable | LaneFull | None], None]) -> None:
         """`append` for whoever goes on meanwhile: `done` is called, in the order of the calls, when it would return.
 
+        If one is unavailable, so are all that were submitted after it and not answered yet: so that whoever tries again
+        keeps the order.
+
         Args:
             batch: what came in.
             done: called in the event loop with None, or with the error `append` would raise.

@@ -38,6 +38,8 @@ class Intake:
         """Records and bad frames given to the buffer, or kept for it, and not durable."""
         self._kept: list[Batch] = []
         """While the disk fails: what waits for the next try, in order."""
+        self._failed: list[Batch] = []
+        """What the buffer has just given back; it came before all that is kept meanwhile."""
         self._rejected: Counter[str] = Counter()
         """What could not be kept, by device or link, to be counted with the next append."""
         self._failing = False
@@ -85,12 +87,14 @@ class Intake:
         """Told by the buffer, in the order of the appends."""
         self._in_work -= 1
         if isinstance(error, BufferUnavailable):
-            self._kept.append(batch)
+            self._failed.append(batch)
             if not self._failing:
                 self._failing = True
                 self._room.set()  # whoever waits for room goes on, and what does not fit is counted
                 _log.error("intake.failing", reason=str(error), pending=self._pending)
-            if not self._in_work:
+            if not self._in_work:  # the buffer gives back all it has, or none
+                self._kept[:0] = self._failed
+                self._failed.clear()
                 asyncio.get_running_loop().call_later(_RETRY_S, self._retry)
             return
         if error is not None:
