@@ -11,22 +11,22 @@ from typing import Annotated, NoReturn
 import orjson
 import typer
 
-from edge_gateway.cli.asking import ConfigFile
 from edge_gateway.cli.leaving import leave
 from edge_gateway.clock import SystemClock
-from edge_gateway.config.load import load_config
 from edge_gateway.doctor import CHECKS, Enrolment, Site, as_json, as_text, examine
 from edge_gateway.doctor.site import GLOBAL_PROVISIONING_HOST
 from edge_gateway.errors import ConfigError
 from edge_gateway.keystore import Secret
-from edge_gateway.keystore.tpm import PasswordFile
 from edge_gateway.observability.log import configure_log
 
+USUAL_CONFIG_FILE = Path("/etc/edge-gateway/gateway.yaml")
 _MOST_SECRET_BYTES = 4096
 
 
 def command(
-    config: ConfigFile,
+    config: Annotated[
+        Path, typer.Option("--config", "-c", readable=False, help="The gateway's configuration file.")
+    ] = USUAL_CONFIG_FILE,
     registry: Annotated[
         str, typer.Option(help="A file with a connection string of the hub that may read its registry.", metavar="FILE")
     ] = "",
@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Find out what is wrong with a gateway, and how to mend it. Works on a running gateway and on a stopped one.
 
-    Exits 0 if all is well, 1 if something is wrong.
+    Exits 0 if all is well or there are only warnings, 1 if something is wrong, 2 if the call is.
     """
     configure_log("error", as_json=False)
     if id_scope and not registration_id:
@@ -66,7 +66,6 @@ def command(
     site = Site(
         config,
         SystemClock(),
-        owner_auth=_owner_password(config),
         enrolment=enrolment if id_scope else None,
         registry=_secret(registry) if registry else None,
         sends=send,
@@ -85,15 +84,6 @@ async def _examine(site: Site, json: bool) -> NoReturn:
             typer.echo(line)
     # A check that hangs on a disk or device has left a thread behind that cannot be ended.
     leave(0 if document["ok"] else 1)
-
-
-def _owner_password(config_file: Path) -> Secret | None:
-    """That of the TPM's owner, if the configuration names a file with it."""
-    try:
-        file = load_config(config_file).key_store.owner_password_file
-    except ConfigError:
-        return None  # the first check tells what is wrong with it
-    return None if file is None else PasswordFile(file)()
 
 
 def _secret(file: str) -> Secret:

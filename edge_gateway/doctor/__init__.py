@@ -6,7 +6,7 @@ broken DNS one line is told, and not five that follow from it.
 ```
 finding.py         what can be found, and what was        examination.py  the tree, carried out
 site.py            what is examined                       checks.py       the list of all checks
-configuration.py   box.py   data_directory.py   running.py   keys.py   tpm.py   links.py
+configuration.py   wiped.py   box.py   data_directory.py   open_files.py   running.py   keys.py   tpm.py   links.py
 identity.py -> network.py -> server.py -> hub.py          the way to the hub
 enrolment.py       the provisioning service
 report.py          for people and for programs
@@ -14,7 +14,8 @@ report.py          for people and for programs
 
 It runs beside a gateway without disturbing it, and for one that is stopped: a running gateway is asked over its control
 socket, its ports are not opened, and nobody logs in under its name. It writes nothing but a nameless file in the data
-directory, to see whether the disk takes it. Every check has a time of its own; all of it takes less than half a minute.
+directory, to see whether the disk takes it: it ends no wipe, and makes no key in a TPM. Every check has a time of its
+own; all of it takes less than half a minute.
 """
 
 from edge_gateway.doctor.checks import CHECKS, all_faults

@@ -14,20 +14,21 @@ from edge_gateway.errors import ConfigError
 CLOCK_UNSET: Final = Fault(
     "clock.unset",
     "the clock has never been set: it says {time}",
-    "Set it (`timedatectl set-time`) or let a time service do it (`timedatectl set-ntp true`); if it is wrong after "
-    "each start, the battery of the box's clock is empty or missing",
+    "Set it (`sudo timedatectl set-time 'YYYY-MM-DD hh:mm'`) or let a time service do it (`sudo timedatectl set-ntp "
+    "true`); if it is wrong after each start, the battery of the box's clock is empty or missing",
 )
 CLOCK_NOT_SYNCHRONIZED: Final = Fault(
     "clock.not-synchronized",
     "no time service has set the clock, and the configuration believes no other (gateway.clock_trust)",
-    "Start a time service that reaches its server (`timedatectl set-ntp true`, then `timedatectl timesync-status`), or "
-    "set clock_trust to `plausible`",
+    "Start a time service that reaches its server (`sudo timedatectl set-ntp true`, then `timedatectl "
+    "timesync-status`), or set clock_trust to `plausible`",
 )
 CLOCK_UNKNOWN: Final = Fault("clock.no-answer", "nobody says whether the clock is right: {what}", "{remedy}")
 NO_ENTROPY: Final = Fault(
     "box.no-entropy",
     "the kernel has no randomness yet, so TLS and key making wait",
-    "Wait a minute after the start; give the box a source: `apt install haveged`, or switch its hardware generator on",
+    "Wait a minute after the start; give the box a source: `sudo apt install haveged`, or switch its hardware "
+    "generator on",
 )
 
 

@@ -14,9 +14,11 @@ from edge_gateway.doctor import (
     keys,
     links,
     network,
+    open_files,
     running,
     server,
     tpm,
+    wiped,
 )
 from edge_gateway.doctor.examination import OF_ALL_CHECKS, Check, blocking
 from edge_gateway.doctor.finding import Fault
@@ -28,7 +30,12 @@ def _has_hub(site: Site) -> bool:
 
 
 CHECKS: Final = (
-    Check("configuration.file", "configuration", blocking(configuration.load), (configuration.FILE_INVALID,)),
+    Check(
+        "configuration.file",
+        "configuration",
+        blocking(configuration.load),
+        (configuration.MISSING, configuration.CLOSED, configuration.FILE_INVALID),
+    ),
     Check(
         "configuration.profiles",
         "configuration",
@@ -37,11 +44,18 @@ CHECKS: Final = (
         needs=("configuration.file",),
     ),
     Check(
+        "keys.wiped",
+        "keys",
+        blocking(wiped.check_wiped),
+        (wiped.WIPED, wiped.WIPE_CUT_SHORT),
+        needs=("configuration.file",),
+    ),
+    Check(
         "configuration.parts",
         "configuration",
         blocking(configuration.check),
         (configuration.PARTS_INVALID,),
-        needs=("configuration.profiles",),
+        needs=("configuration.profiles", "keys.wiped"),
     ),
     Check(
         "box.clock",
@@ -59,9 +73,15 @@ CHECKS: Final = (
             data_directory.CANNOT_BE_MADE,
             data_directory.NOT_A_DIRECTORY,
             data_directory.OTHER_OWNER,
-            data_directory.FOREIGN_FILES,
         ),
         needs=("configuration.file",),
+    ),
+    Check(
+        "data.files",
+        "data directory",
+        blocking(data_directory.check_files),
+        (data_directory.FOREIGN_FILES,),
+        needs=("data.owner",),
     ),
     Check(
         "data.disk",
@@ -83,6 +103,13 @@ CHECKS: Final = (
         running.check_gateway,
         (running.OTHER_GATEWAY, running.HANGS),
         needs=("data.owner",),
+    ),
+    Check(
+        "box.open-files",
+        "box",
+        blocking(open_files.check_open_files),
+        (open_files.TOO_FEW, open_files.TOO_FEW_HERE),
+        needs=("gateway.running", "data.files"),
     ),
     Check(
         "gateway.trouble",
@@ -130,7 +157,7 @@ CHECKS: Final = (
             tpm.NOT_ALLOWED,
             tpm.BUSY,
         ),
-        needs=("gateway.running",),
+        needs=("gateway.running", "keys.wiped"),
         applies=tpm.is_used,
     ),
     Check(
@@ -155,38 +182,62 @@ CHECKS: Final = (
         blocking(tpm.check_root),
         (
             tpm.OWNER_PASSWORD,
+            tpm.OWNER_PASSWORD_FILE,
             tpm.NO_PERSISTENT_ROOM,
             tpm.OCCUPIED,
             tpm.FOREIGN_ROOT,
             tpm.CLEARED,
             tpm.PIN_DAMAGED,
+            tpm.NO_ROOT,
         ),
         needs=("tpm.state",),
         applies=tpm.is_used,
         within_s=15.0,  # a chip may take seconds to make an RSA key
     ),
     Check(
+        "tpm.boot",
+        "TPM",
+        blocking(tpm.check_boot),
+        (tpm.BOOT_NOT_APPROVED,),
+        needs=("tpm.root",),
+        applies=tpm.is_sealed_to_boot,
+    ),
+    Check(
         "hub.identity",
         "hub",
         blocking(identity.check_identity),
         (identity.NOT_PROVISIONED, identity.IDENTITIES_UNREADABLE),
-        needs=("data.owner",),
+        needs=("data.files", "keys.wiped"),
     ),
-    Check("keys.modes", "keys", blocking(keys.check_modes), (keys.OPEN_TO_OTHERS,), needs=("data.owner",)),
+    Check("keys.modes", "keys", blocking(keys.check_modes), (keys.OPEN_TO_OTHERS,), needs=("data.files", "keys.wiped")),
+    Check(
+        "keys.store",
+        "keys",
+        blocking(keys.check_store),
+        (keys.STORE_UNUSABLE,),
+        needs=("keys.modes", "tpm.root", "gateway.running"),
+    ),
     Check(
         "keys.identity",
         "keys",
         blocking(keys.check_identity_key),
-        (keys.NOT_IMPORTED, keys.UNUSABLE, keys.STORE_UNUSABLE),
-        needs=("keys.modes", "tpm.root", "gateway.running", "hub.identity"),
+        (keys.NOT_IMPORTED, keys.UNUSABLE),
+        needs=("keys.store", "hub.identity"),
         applies=keys.names_a_key,
+    ),
+    Check(
+        "keys.data",
+        "keys",
+        blocking(keys.check_data_key),
+        (keys.DATA_CLOSED,),
+        needs=("keys.identity", "tpm.boot"),
     ),
     Check(
         "keys.leaves",
         "keys",
         blocking(identity.check_leaves),
         (identity.LEAF_KEY_MISSING,),
-        needs=("keys.modes", "hub.identity"),
+        needs=("keys.store", "hub.identity"),
         applies=_has_hub,
     ),
     Check(
@@ -194,7 +245,7 @@ CHECKS: Final = (
         "keys",
         blocking(keys.check_payload_keys),
         (keys.PAYLOAD_KEY_MISSING,),
-        needs=("keys.modes", "configuration.profiles"),
+        needs=("keys.store", "configuration.profiles"),
     ),
     Check(
         "hub.name",
@@ -249,8 +300,8 @@ CHECKS: Final = (
         "hub.client-certificate",
         "hub",
         blocking(hub.check_client_certificate),
-        (hub.CLIENT_CERTIFICATE_EXPIRED,),
-        needs=("hub.identity", "box.clock", "configuration.parts"),
+        (hub.CLIENT_CERTIFICATE_UNUSABLE, hub.CLIENT_CERTIFICATE_EXPIRED, hub.CLIENT_CERTIFICATE_ENDS),
+        needs=("hub.identity", "box.clock", "configuration.parts", "keys.store"),
         applies=hub.has_client_certificate,
     ),
     Check(
@@ -273,6 +324,7 @@ CHECKS: Final = (
             hub.NO_HTTPS,
         ),
         needs=("hub.certificate", "hub.client-certificate", "keys.identity"),
+        applies=hub.may_log_in,
         within_s=16.0,
     ),
     Check(
@@ -281,7 +333,8 @@ CHECKS: Final = (
         hub.check_message,
         (hub.QUOTA, hub.THROTTLED, hub.MESSAGE_REFUSED, hub.NO_HTTPS),
         needs=("hub.admission",),
-        applies=hub.is_to_send,
+        wanted=hub.is_to_send,
+        applies=hub.may_send,
         within_s=10.0,
     ),
     Check(
@@ -289,6 +342,7 @@ CHECKS: Final = (
         "provisioning",
         enrolment.check_enrolment,
         (
+            keys.NOT_IMPORTED,
             enrolment.UNREACHABLE,
             enrolment.SCOPE_WRONG,
             enrolment.NO_ENROLMENT,
@@ -301,8 +355,9 @@ CHECKS: Final = (
             enrolment.THROTTLED,
             enrolment.REFUSED,
         ),
-        needs=("keys.modes", "tpm.root", "box.clock"),
-        applies=enrolment.is_asked_for,
+        needs=("keys.store", "box.clock"),
+        wanted=enrolment.is_asked_for,
+        applies=enrolment.may_register,
         within_s=25.0,
     ),
 )

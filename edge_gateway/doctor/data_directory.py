@@ -102,7 +102,12 @@ def check_owner(site: Site) -> Findings:
     if not _may_use(user, directory, info):
         mode = f"mode {stat.S_IMODE(info.st_mode):04o}"
         return [OTHER_OWNER.found(mode, directory=directory, owner=user_name(info.st_uid), user=user.name)]
-    return _foreign_files(directory, user)
+    return []
+
+
+def check_files(site: Site) -> Findings:
+    """Whether the gateway's user can work with what is in the data directory."""
+    return _foreign_files(site.data_directory, site.gateway_user) if site.data_directory.is_dir() else []
 
 
 def check_disk(site: Site) -> Findings:

@@ -17,9 +17,11 @@ import orjson
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.doctor.finding import Fault, Finding, Findings
 from edge_gateway.doctor.https import Answer, ask
+from edge_gateway.doctor.keys import not_imported
 from edge_gateway.doctor.service_access import is_among, service_access
 from edge_gateway.doctor.site import Enrolment, Site
 from edge_gateway.errors import UplinkError
+from edge_gateway.keystore.generations import newest_generation
 from edge_gateway.keystore.tpm.public_areas import EK_HANDLE, SRK_HANDLE, srk_template
 from edge_gateway.uplink.sas import sas_token
 
@@ -43,7 +45,7 @@ NOT_ACCEPTED: Final = Fault(
 KEY_WRONG: Final = Fault(
     "dps.key-wrong",
     "the key {key} in the key store is neither of the two that the enrolment {registration} has",
-    "`edge-gateway keys import {key} --config {config}`, and paste the enrolment's primary key",
+    "`{edge_gateway} keys {bring} {key} --config {config}`, paste the enrolment's primary key and press Ctrl-D",
 )
 REGISTRY_CLOSED: Final = Fault(
     "dps.registry-closed",
@@ -53,8 +55,8 @@ REGISTRY_CLOSED: Final = Fault(
 EK_MISMATCH: Final = Fault(
     "dps.ek-mismatch",
     "the enrolment {registration} is for another TPM: its endorsement key is not this one's",
-    "Put this TPM's endorsement key into the enrolment (`tpm2_createek`, `tpm2_readpublic` print it), or correct the "
-    "registration id",
+    "Put this TPM's endorsement key into the enrolment, `{edge_gateway} provision tpm-enrolment --config {config}` "
+    "prints it; or correct the registration id",
 )
 DISABLED: Final = Fault(
     "dps.disabled", "the enrolment of {registration} is disabled", "Enable it in the portal, or ask who disabled it"
@@ -84,6 +86,8 @@ async def check_enrolment(site: Site) -> Findings:
     """Register, as the gateway would, and see what the service says."""
     enrolment = site.enrolment
     assert enrolment is not None  # noqa: S101 - otherwise this check does not apply
+    if not enrolment.by_tpm and (missing := await asyncio.to_thread(not_imported, site, enrolment.key)) is not None:
+        return [missing]
     try:
         answer = await (_challenge(site, enrolment) if enrolment.by_tpm else _register(site, enrolment))
     except UplinkError as error:
@@ -94,7 +98,8 @@ async def check_enrolment(site: Site) -> Findings:
         "registration": enrolment.registration_id,
         "key": enrolment.key,
         "status": answer.status,
-        "config": site.config_file,
+        "edge_gateway": site.edge_gateway,
+        "config": site.config_argument,
     }
     evidence = _told(answer)
     match answer.status, answer.body:
@@ -122,6 +127,11 @@ def is_asked_for(site: Site) -> bool:
     return site.enrolment is not None
 
 
+def may_register(site: Site) -> bool:
+    """Whether there is something to prove oneself by."""
+    return site.learnt.may_sign or (site.enrolment is not None and site.enrolment.by_tpm)
+
+
 async def _why_not(site: Site, enrolment: Enrolment, otherwise: Finding, places: dict[str, Any]) -> Finding:
     """Why an enrolment is refused, for who may read it; what is known without it if nobody may."""
     if enrolment.registry is None:
@@ -134,9 +144,10 @@ async def _why_not(site: Site, enrolment: Enrolment, otherwise: Finding, places:
         case 404, _:
             return NO_ENROLMENT.found("its enrolments", **places)
         case 200, {"symmetricKey": {"primaryKey": str(one), "secondaryKey": str(two)}} if not enrolment.by_tpm:
-            store, nonce = site.keys, os.urandom(16)
-            if not await asyncio.to_thread(is_among, store, enrolment.key, (one, two), nonce):
-                return KEY_WRONG.found("its enrolments; the keys were compared and not kept", **places)
+            key = await asyncio.to_thread(newest_generation, site.keys, enrolment.key)
+            if not await asyncio.to_thread(is_among, site.keys, key, (one, two), os.urandom(16)):
+                bring = "import" if key == enrolment.key else "rotate"
+                return KEY_WRONG.found("its enrolments; the keys were compared and not kept", bring=bring, **places)
             return otherwise
         case 200, _:
             return otherwise
@@ -147,7 +158,8 @@ async def _why_not(site: Site, enrolment: Enrolment, otherwise: Finding, places:
 async def _register(site: Site, enrolment: Enrolment) -> Answer:
     resource = f"{enrolment.id_scope}/registrations/{enrolment.registration_id}"
     expiry_s = site.clock.now_ns() // NS_PER_S + _TOKEN_S
-    token = await asyncio.to_thread(sas_token, site.keys, enrolment.key, resource, expiry_s)
+    key = await asyncio.to_thread(newest_generation, site.keys, enrolment.key)
+    token = await asyncio.to_thread(sas_token, site.keys, key, resource, expiry_s)
     answer = await _put(site, enrolment, {}, token)
     for _ in range(_MOST_POLLS):
         if answer.body.get("status") != "assigning":
@@ -169,7 +181,7 @@ def _attestation_keys(site: Site) -> dict[str, str]:
     with site.open_tpm(site.config.key_store.tcti) as probe:
         endorsement = probe.public(EK_HANDLE) or probe.made_endorsement_key()
         template = srk_template(site.config.key_store.storage_key)
-        root = probe.public(SRK_HANDLE) or probe.made_root(template, site.owner_auth)
+        root = probe.public(SRK_HANDLE) or probe.made_root(template, site.owner_password())
     keys = {"endorsementKey": endorsement, "storageRootKey": root or b""}
     return {name: base64.b64encode(key).decode() for name, key in keys.items()}
 

@@ -21,8 +21,8 @@ _CLOSES_WITHIN_S: Final = 2.0
 
 _NO_END: Final = Fault(
     "doctor.no-end",
-    "the check {check} did not end within {within_s:g} s: a disk, a device or a server hangs",
-    "Look at the kernel's log (`dmesg`) for what hangs, and try again",
+    "a look at the {group} ({check}) did not end within {within_s:g} s: a disk, a device or a server hangs",
+    "Look at the kernel's log (`dmesg`) for what hangs, and try again; a device that hangs needs its power cut",
 )
 _UNFORESEEN: Final = Fault("doctor.unforeseen", "a check could not be carried out: {what}", "{remedy}")
 OF_ALL_CHECKS: Final = (_NO_END, _UNFORESEEN)
@@ -56,6 +56,8 @@ class Check:
     """All that it can find."""
     needs: tuple[str, ...] = ()
     """Checks without which it makes no sense; all of them stand before it in the list."""
+    wanted: Callable[[Site], bool] = _always
+    """Whether anybody wants to know; asked before what it needs."""
     applies: Callable[[Site], bool] = _always
     """Whether there is anything to look at; asked after what it needs."""
     within_s: float = 8.0
@@ -104,6 +106,8 @@ async def examine(site: Site, checks: Sequence[Check], *, within_s: float = 27.0
 
 async def _carry_out(check: Check, needed: Iterable[asyncio.Task[Outcome]], site: Site, end_s: float) -> Outcome:
     outcomes = [await each for each in needed]
+    if not check.wanted(site):
+        return Outcome(check, applied=False)
     in_the_way = dict.fromkeys(fault for outcome in outcomes for fault in outcome.faults)
     if in_the_way:
         return Outcome(check, blocked_by=tuple(in_the_way))
@@ -115,7 +119,12 @@ async def _carry_out(check: Check, needed: Iterable[asyncio.Task[Outcome]], site
         async with asyncio.timeout(within_s):
             findings = await check.look(site)
     except TimeoutError:
-        findings = [_NO_END.found(check=check.id, within_s=round(within_s, 1))]
+        findings = [_NO_END.found(check=check.id, group=check.group, within_s=round(within_s, 1))]
     except GatewayError as error:
         findings = [_UNFORESEEN.found(error.where, what=error.what, remedy=error.remedy or "Look at the evidence")]
+    except OSError as error:
+        remedy = "Run this as the gateway's user; if it is that already, look at the file or device named"
+        findings = [
+            _UNFORESEEN.found(str(error.filename or check.id), what=error.strerror or str(error), remedy=remedy)
+        ]
     return Outcome(check, tuple(findings))

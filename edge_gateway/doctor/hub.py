@@ -9,25 +9,28 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 from cryptography import x509
 
+from edge_gateway.assembly.keys import tpm_of
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.config.model import MqttUplink
-from edge_gateway.doctor.finding import Fault, Finding, Findings
+from edge_gateway.doctor.finding import Fault, Finding, Findings, Level
 from edge_gateway.doctor.https import ask
 from edge_gateway.doctor.mqtt_packets import CONNACK_BYTES, DISCONNECT, connack_code, connect_packet
 from edge_gateway.doctor.network import Endpoint, connection
 from edge_gateway.doctor.service_access import is_among, service_access
 from edge_gateway.doctor.site import HubIdentity, Site
-from edge_gateway.errors import UplinkError
+from edge_gateway.errors import ConfigError, KeyStoreError, UplinkError
 from edge_gateway.keystore.generations import newest_generation
 from edge_gateway.uplink.sas import sas_token
 from edge_gateway.uplink.tls import client_context
+
+if TYPE_CHECKING:
+    from edge_gateway.uplink.tpm_tls import HeldKey
 
 OFFLINE: Final = Fault(
     "hub.offline", "the running gateway is not connected: {what}", "Do what it says; the way to the hub is free"
@@ -49,7 +52,7 @@ DISABLED: Final = Fault(
 KEY_WRONG: Final = Fault(
     "hub.key-wrong",
     "the key {key} in the key store is neither of the two that the hub has for {device}",
-    "`edge-gateway keys import {key} --config {config}`, and paste the device's primary key",
+    "`{edge_gateway} keys {bring} {key} --config {config}`, paste the device's primary key and press Ctrl-D",
 )
 OTHER_PROOF: Final = Fault(
     "hub.other-proof",
@@ -91,6 +94,17 @@ CLIENT_CERTIFICATE_EXPIRED: Final = Fault(
     "the gateway's own certificate {file} has expired on {end}",
     "Have a new one made, and put it in the file's place",
 )
+CLIENT_CERTIFICATE_ENDS: Final = Fault(
+    "hub.client-certificate-ends",
+    "the gateway's own certificate {file} expires soon, on {end}",
+    "Have a new one made, and put it in the file's place before that",
+    Level.WARNING,
+)
+CLIENT_CERTIFICATE_UNUSABLE: Final = Fault(
+    "hub.client-certificate-unusable",
+    "the gateway's own certificate, {file}, or the key to it cannot be used: {what}",
+    "Give certificate and key as PEM files that the gateway's user may read and that belong together",
+)
 QUOTA: Final = Fault(
     "hub.quota",
     "the hub {host} has taken all messages its tier allows in a day",
@@ -112,6 +126,8 @@ NO_HTTPS: Final = Fault(
 
 API_VERSION: Final = "2021-04-12"
 _LOGS_IN_WITHIN_S: Final = 6.0
+_ENDS_SOON_S: Final = 30 * 86_400
+"""As most who issue certificates renew them: a journey to the box can be arranged in that time."""
 _TOKEN_S: Final = 300
 _CONNECTION_REFUSED_ID, _UNAVAILABLE, _BAD_LOGIN, _NOT_AUTHORIZED = 2, 3, 4, 5
 """Return codes of a CONNACK (MQTT 3.1.1, table 3.1)."""
@@ -126,17 +142,23 @@ class _Login(NamedTuple):
 
 def check_client_certificate(site: Site) -> Findings:
     """Whether the gateway's own certificate is still good."""
-    file = _certificate_files(site)[0]
+    file = _owner(site).certificate_file
     assert file is not None  # noqa: S101 - otherwise this check does not apply
-    end = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
-    if end > datetime.fromtimestamp(site.clock.now_ns() / NS_PER_S, UTC):
-        return []
-    return [CLIENT_CERTIFICATE_EXPIRED.found(file=file, end=f"{end:%Y-%m-%d %H:%M UTC}")]
+    try:
+        client_context(None, *_certificate(site))
+        end = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+    except (ConfigError, KeyStoreError) as error:
+        return [CLIENT_CERTIFICATE_UNUSABLE.found(error.where, file=file, what=error.what)]
+    left_s = end.timestamp() - site.clock.now_ns() / NS_PER_S
+    places = {"file": str(file), "end": f"{end:%Y-%m-%d %H:%M UTC}"}
+    if left_s <= 0:
+        return [CLIENT_CERTIFICATE_EXPIRED.found(**places)]
+    return [CLIENT_CERTIFICATE_ENDS.found(**places)] if left_s < _ENDS_SOON_S else []
 
 
 def has_client_certificate(site: Site) -> bool:
     """Whether the gateway proves itself by a certificate."""
-    return _certificate_files(site)[0] is not None
+    return _owner(site).certificate_file is not None
 
 
 async def check_admission(site: Site) -> Findings:
@@ -208,14 +230,25 @@ async def check_message(site: Site) -> Findings:
 
 
 def is_to_send(site: Site) -> bool:
-    """Whether a message may be sent, and there is a hub for it that is reached directly and by a key."""
+    """Whether a message is to be sent."""
+    return site.sends
+
+
+def may_send(site: Site) -> bool:
+    """Whether there is a hub that is reached directly and by a key."""
     known = site.learnt.hub
-    return site.sends and known is not None and not known.parent and known.certificate_file is None
+    return known is not None and not known.parent and known.certificate_file is None and site.learnt.may_sign
+
+
+def may_log_in(site: Site) -> bool:
+    """Whether there is something to prove oneself by, or a running gateway to ask."""
+    in_a_file = has_client_certificate(site) and _owner(site).certificate_key is None
+    return site.is_running or site.learnt.may_sign or in_a_file
 
 
 def _login(site: Site) -> _Login:
     uplink = site.config.uplink
-    context = client_context(uplink.ca_file, *_certificate_files(site))
+    context = client_context(uplink.ca_file, *_certificate(site))
     if not isinstance(uplink, MqttUplink):
         known = site.hub
         username = (
@@ -227,10 +260,22 @@ def _login(site: Site) -> _Login:
     return _Login(uplink.client_id or site.config.gateway.name, uplink.username, password, context)
 
 
-def _certificate_files(site: Site) -> tuple[Path | None, Path | None]:
-    """The gateway's own certificate and the key to it."""
-    owner = site.config.uplink if isinstance(site.config.uplink, MqttUplink) else site.hub
-    return owner.certificate_file, owner.private_key_file
+def _owner(site: Site) -> MqttUplink | HubIdentity:
+    """Who may have a certificate."""
+    return site.config.uplink if isinstance(site.config.uplink, MqttUplink) else site.hub
+
+
+def _certificate(site: Site) -> tuple[Path | None, Path | HeldKey | None]:
+    """The gateway's own certificate and the key to it.
+
+    Raises:
+        ConfigError: the key is to be in a TPM, and the key store is none.
+        KeyStoreError: there is no such key in it.
+    """
+    owner = _owner(site)
+    if owner.certificate_key is None:
+        return owner.certificate_file, owner.private_key_file
+    return owner.certificate_file, tpm_of(site.keys).certificate_key(owner.certificate_key)
 
 
 def _device_token(site: Site, known: HubIdentity) -> str:
@@ -250,7 +295,14 @@ async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding
         answer = await ask(site, "GET", url, token=token, ca_file=site.config.uplink.ca_file)
     except UplinkError as error:
         return NO_HTTPS.found(error.where, what=error.what)
-    places = {"host": host, "device": device, "key": known.key, "config": site.config_file, "status": answer.status}
+    places = {
+        "host": host,
+        "device": device,
+        "key": known.key,
+        "edge_gateway": site.edge_gateway,
+        "config": site.config_argument,
+        "status": answer.status,
+    }
     match answer.status, answer.body:
         case 404, _:
             return NO_DEVICE.found("the registry", **places)
@@ -259,9 +311,12 @@ async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding
         case 200, {"authentication": {"type": str(kind)}} if kind != "sas" and known.certificate_file is None:
             return OTHER_PROOF.found("the registry", kind={"none": "nothing"}.get(kind, "a certificate"), **places)
         case 200, {"authentication": {"symmetricKey": {"primaryKey": str(one), "secondaryKey": str(two)}}}:
+            if not site.learnt.may_sign:
+                return otherwise
             key = await asyncio.to_thread(newest_generation, site.keys, known.key)
             if not await asyncio.to_thread(is_among, site.keys, key, (one, two), os.urandom(16)):
-                return KEY_WRONG.found("the registry; its keys were compared and not kept", **places)
+                bring = "import" if key == known.key else "rotate"
+                return KEY_WRONG.found("the registry; its keys were compared and not kept", bring=bring, **places)
             return otherwise
         case _:
             return REGISTRY_CLOSED.found(f"HTTP {answer.status}", **places)

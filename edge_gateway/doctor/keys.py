@@ -6,12 +6,18 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from edge_gateway.assembly import KEYS_DIRECTORY, PAYLOAD_KEYS_DIRECTORY, payload_key_store
+from edge_gateway.assembly.keys import (
+    DATA_KEYS_DIRECTORY,
+    KEYS_DIRECTORY,
+    PAYLOAD_KEYS_DIRECTORY,
+    data_keys,
+    payload_key_store,
+)
 from edge_gateway.doctor.finding import Fault, Finding, Findings, Level
 from edge_gateway.doctor.site import Site
-from edge_gateway.errors import KeyStoreError
+from edge_gateway.errors import ConfigError, KeyStoreError
 from edge_gateway.keystore.device_keys import missing_keys
-from edge_gateway.keystore.generations import Generations
+from edge_gateway.keystore.generations import Generations, newest_generation
 
 OPEN_TO_OTHERS: Final = Fault(
     "keys.open-to-others",
@@ -21,10 +27,12 @@ OPEN_TO_OTHERS: Final = Fault(
 NOT_IMPORTED: Final = Fault(
     "keys.not-imported",
     "the key {key} by which the gateway proves itself to the hub is not in the key store",
-    "`edge-gateway keys import {key} --config {config}`, and paste the device's primary key; keys there: {known}",
+    "`{edge_gateway} keys import {key} --config {config}`, paste the device's primary key and press "
+    "Ctrl-D; keys there: {known}",
 )
 UNUSABLE: Final = Fault("keys.unusable", "the key {key} cannot be used: {what}", "{remedy}")
 STORE_UNUSABLE: Final = Fault("keys.store-unusable", "the key store cannot be used: {what}", "{remedy}")
+DATA_CLOSED: Final = Fault("keys.data-closed", "what the gateway keeps on its disk does not open: {what}", "{remedy}")
 PAYLOAD_KEY_MISSING: Final = Fault(
     "keys.payload-missing",
     "the link {link} cannot open what its sensors encrypt: {lack}",
@@ -36,7 +44,7 @@ PAYLOAD_KEY_MISSING: Final = Fault(
 def check_modes(site: Site) -> Findings:
     """Whether keys in files are for their owner alone."""
     found: list[Finding] = []
-    for name in (KEYS_DIRECTORY, PAYLOAD_KEYS_DIRECTORY):
+    for name in (KEYS_DIRECTORY, DATA_KEYS_DIRECTORY, PAYLOAD_KEYS_DIRECTORY):
         directory = site.data_directory / name
         if directory.is_dir():
             found += [
@@ -45,25 +53,41 @@ def check_modes(site: Site) -> Findings:
     return found
 
 
+def check_store(site: Site) -> Findings:
+    """Whether there is a key store, and what a running gateway says of it."""
+    try:
+        site.keys.names()
+    except (ConfigError, KeyStoreError) as error:
+        return [STORE_UNUSABLE.found(error.where, what=error.what, remedy=error.remedy or "Look at the evidence")]
+    told = (site.learnt.status or {}).get("key_store", {}).get("fault", "")
+    return [STORE_UNUSABLE.found("its status", what=told, remedy="Do what it says")] if told else []
+
+
 def check_identity_key(site: Site) -> Findings:
     """Whether the gateway can sign with its key."""
     key = site.hub.key
-    store = site.keys
+    if (missing := not_imported(site, key)) is not None:
+        return [missing]
+    if site.is_running or not site.learnt.may_sign:
+        return []  # a running one signs by itself, and what it then says of the hub is told
     try:
-        known = store.names()
-    except KeyStoreError as error:
-        return [STORE_UNUSABLE.found(error.where, what=error.what, remedy=error.remedy or "Look at the evidence")]
-    newest = Generations(known).newest(key)
-    if newest is None:
-        names = ", ".join(known) or "none"
-        return [NOT_IMPORTED.found(key=key, config=site.config_file, known=names)]
-    if site.is_running:
-        return []  # it signs by itself, and what it then says of the hub is told
-    try:
-        store.sign(newest, b"edge-gateway doctor")
+        site.keys.sign(newest_generation(site.keys, key), b"edge-gateway doctor")
     except KeyStoreError as error:
         remedy = error.remedy or "Import it anew"
         return [UNUSABLE.found(error.where, key=key, what=error.what, remedy=remedy)]
+    return []
+
+
+def check_data_key(site: Site) -> Findings:
+    """Whether the newest key of what is kept on the disk opens."""
+    if site.is_running or not site.learnt.may_sign:
+        return []
+    keys = data_keys(site.config, site.keys)
+    try:
+        if known := keys.ids():
+            keys.open(known[-1]).wipe()
+    except KeyStoreError as error:
+        return [DATA_CLOSED.found(error.where, what=error.what, remedy=error.remedy)]
     return []
 
 
@@ -80,6 +104,15 @@ def check_payload_keys(site: Site) -> Findings:
 def names_a_key(site: Site) -> bool:
     """Whether the uplink proves itself by a key of the store."""
     return site.learnt.hub is not None and site.learnt.hub.certificate_file is None
+
+
+def not_imported(site: Site, key: str) -> Finding | None:
+    """The fault that a key is not in the store, if so."""
+    known = Generations(site.keys.names())
+    if known.newest(key) is not None:
+        return None
+    names = ", ".join(known.keys()) or "none"
+    return NOT_IMPORTED.found(key=key, edge_gateway=site.edge_gateway, config=site.config_argument, known=names)
 
 
 def _open_to_others(path: Path) -> Finding:

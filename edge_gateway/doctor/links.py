@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from serial.tools import list_ports
 from edge_gateway.config.link import SerialLine
 from edge_gateway.config.model import LinkSettings, PathPort, ReplayPort, UsbPort
 from edge_gateway.doctor.finding import Fault, Finding, Findings
-from edge_gateway.doctor.running import process_name
+from edge_gateway.doctor.holders import holders
 from edge_gateway.doctor.site import Site
 from edge_gateway.doctor.user import User, WayIn, group_name, way_in
 from edge_gateway.errors import LinkUnavailable
@@ -78,8 +77,6 @@ NO_CAPTURE: Final = Fault(
 LINK_DOWN: Final = Fault("link.down", "the link {link} of the running gateway is down: {what}", "Do what it says")
 
 _MOST_TOLD: Final = 5
-_UNIX98_PTY_MAJORS: Final = range(136, 144)
-"""Of pseudo-terminal slaves (Linux, Documentation/admin-guide/devices.txt)."""
 _CLOSED: Final = {WayIn.GROUP: NOT_IN_GROUP, WayIn.LOGIN: GROUP_NOT_IN_FORCE, WayIn.MODE: NOT_ALLOWED}
 
 
@@ -144,7 +141,7 @@ def _look_at_port(site: Site, link: LinkSettings, path: Path) -> Finding | None:
         return NOT_A_PORT.found(**places)
     if not site.gateway_user.may(path, os.R_OK | os.W_OK):
         return _not_allowed(site.gateway_user, info, places)
-    if holder := next(_holders(path), ""):
+    if holder := next(holders(path), ""):
         return BUSY.found("found in /proc", holder=holder, **places)
     if site.is_running:
         return None  # it is about to open the port itself
@@ -191,37 +188,6 @@ def _present(devices: Path, wanted: str) -> list[str]:
         ports
         or [str(path) for pattern in ("ttyUSB*", "ttyACM*") for path in sorted(devices.glob(pattern))][:_MOST_TOLD]
     )
-
-
-def _holders(path: Path) -> Iterator[str]:
-    """The other programs that have a device open, as far as this user may see."""
-    device = _identity(path.stat())
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and int(process.name) != os.getpid() and _has_open(process, device):
-            yield process_name(int(process.name))
-
-
-def _identity(info: os.stat_result) -> tuple[int, int]:
-    """What makes two device files the same device, in whatever container: the number, which drivers give once.
-
-    Pseudo-terminals are numbered by each container for itself, so for them the place counts as well.
-    """
-    return info.st_rdev, info.st_dev if os.major(info.st_rdev) in _UNIX98_PTY_MAJORS else 0
-
-
-def _has_open(process: Path, device: tuple[int, int]) -> bool:
-    try:
-        return any(_device_of(each) == device for each in (process / "fd").iterdir())
-    except OSError:
-        return False  # another user's, or it has ended
-
-
-def _device_of(descriptor: Path) -> tuple[int, int] | None:
-    try:
-        info = descriptor.stat()
-    except OSError:
-        return None
-    return _identity(info) if stat.S_ISCHR(info.st_mode) else None
 
 
 def _path_of(link: LinkSettings) -> Path | None:

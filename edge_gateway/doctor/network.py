@@ -23,7 +23,7 @@ NO_DNS_SERVER: Final = Fault(
 )
 DNS_SILENT: Final = Fault(
     "dns.no-answer",
-    "no DNS server answers, so the name {host} leads nowhere",
+    "no DNS server gives an answer, so the name {host} leads nowhere",
     "See that the box is on the network (`ip address`, `ip route`), that port 53 is open, and the servers in {file}",
 )
 UNKNOWN_NAME: Final = Fault(

@@ -11,7 +11,14 @@ from edge_gateway.doctor.examination import Outcome
 from edge_gateway.doctor.finding import Fault, Finding, Level
 
 _PLACE: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
-_TOLD_THERE: Final = {"what": "what is wrong, in words", "remedy": "as it says"}
+_TOLD_THERE: Final = {
+    "what": "what is wrong, in words",
+    "remedy": "as it says",
+    "edge_gateway": "edge-gateway",
+    "bring": "import",
+    "example": "a first configuration",
+}
+_NOT_TRIED: Final = "not tried"
 
 
 def as_text(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -24,7 +31,13 @@ def as_text(outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield f"  seen: {finding.evidence}"
     if findings:
         yield ""
-    yield from (f"{group}: {state}" for group, state in _groups(outcomes))
+    not_tried: dict[str, list[str]] = {}
+    for group, state in _groups(outcomes):
+        if state.startswith(_NOT_TRIED):
+            not_tried.setdefault(state, []).append(group)
+        else:
+            yield f"{group}: {state}"
+    yield from (f"{state}: {', '.join(groups)}" for state, groups in not_tried.items())
 
 
 def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -71,10 +84,10 @@ def _groups(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str]]:
         if found:
             state = ", ".join(found)
         elif not causes:
-            state = f"well ({len(told)} checks)"
+            state = f"well ({len(told)} check{'s' if len(told) > 1 else ''})"
         else:
             tried = sum(not outcome.blocked_by for outcome in told)
-            state = f"well as far as it was tried ({tried} of {len(told)} checks)" if tried else "not tried"
+            state = f"well as far as it was tried ({tried} of {len(told)} checks)" if tried else _NOT_TRIED
         yield group, state + (f", because of {', '.join(causes)}" if causes and not found else "")
 
 

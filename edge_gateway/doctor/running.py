@@ -11,13 +11,13 @@ import asyncio
 import fcntl
 import os
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from edge_gateway.api.control import NotRunning, ask_status
 from edge_gateway.assembly import BUFFER_FILE
 from edge_gateway.doctor.finding import Fault, Findings
+from edge_gateway.doctor.holders import process_name
 from edge_gateway.doctor.site import Site
 from edge_gateway.errors import GatewayError
 
@@ -41,6 +41,7 @@ _FLOCK: Final = struct.Struct("@hhqqi")
 _SQLITE_LOCKS: Final = (0x40000000, 512)
 """First byte and number of the bytes that SQLite locks (os.h: PENDING_BYTE, SHARED_SIZE)."""
 _ANSWERS_WITHIN_S: Final = 5.0
+_MOST_TOLD: Final = 5
 
 
 async def check_gateway(site: Site) -> Findings:
@@ -65,10 +66,17 @@ async def check_gateway(site: Site) -> Findings:
 
 
 async def check_trouble(site: Site) -> Findings:
-    """What a running gateway says of its buffer; of its links and its hub the checks of those speak."""
+    """What a running gateway says of itself; of its links, its keys and its hub the checks of those speak."""
     status = site.learnt.status or {}
-    fault = status.get("buffer", {}).get("fault", "")
-    return [IN_TROUBLE.found("its status", what=fault)] if fault else []
+    buffer = status.get("buffer", {}).get("fault", "")
+    told = [buffer] if buffer else []
+    if status.get("uplink", {}).get(
+        "connected"
+    ):  # without it all sensors are cut off, which is nobody's fault but one's
+        elsewhere = {buffer, status.get("key_store", {}).get("fault", "")}
+        links = tuple(f"{link['name']}: " for link in status.get("links", ()))
+        told += [each for each in status.get("faults", ()) if each not in elsewhere and not each.startswith(links)]
+    return [IN_TROUBLE.found("its status", what=each) for each in told[:_MOST_TOLD]]
 
 
 def lock_holder(path: Path) -> int | None:
@@ -83,11 +91,3 @@ def lock_holder(path: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None if kind == fcntl.F_UNLCK else pid
-
-
-def process_name(pid: int) -> str:
-    """What a process is called, with its number."""
-    with suppress(OSError):
-        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-        return f"{name} (process {pid})"
-    return f"process {pid}" if pid else "a process in another container"

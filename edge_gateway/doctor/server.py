@@ -25,15 +25,20 @@ from edge_gateway.doctor.network import HTTPS_PORT, Endpoint, connection
 from edge_gateway.doctor.site import Site
 from edge_gateway.uplink.tls import client_context
 
+_SET_THE_CLOCK: Final = (
+    "Set the clock (`sudo timedatectl set-time 'YYYY-MM-DD hh:mm'`) or let a time service do it (`sudo timedatectl "
+    "set-ntp true`)"
+)
 CLOCK_WRONG: Final = Fault(
     "clock.wrong",
     "the box's clock is {off} {way}",
-    "Set it (`timedatectl set-time`) or let a time service do it (`timedatectl set-ntp true`)",
+    _SET_THE_CLOCK,
 )
 TOKEN_ENDED: Final = Fault(
     "hub.token-expired",
-    "the tokens by which the gateway proves itself have expired before the hub sees them: its clock is {off} {way}",
-    "Set the clock (`timedatectl set-time`) or let a time service do it (`timedatectl set-ntp true`)",
+    "the tokens by which the gateway proves itself have expired before the hub sees them: this box's clock "
+    "is {off} {way}",
+    _SET_THE_CLOCK,
 )
 NOT_TLS: Final = Fault(
     "tls.not-spoken",
@@ -70,7 +75,7 @@ NOT_YET_VALID: Final = Fault(
     "tls.certificate-not-yet-valid",
     "the certificate of {host} is valid from {begin} on, so this box's clock is behind, or the certificate was made by "
     "one that is ahead",
-    "Set the clock: `timedatectl set-ntp true`",
+    "Set the clock: `sudo timedatectl set-ntp true`",
 )
 OTHER_NAME: Final = Fault(
     "tls.wrong-name",

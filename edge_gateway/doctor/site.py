@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import shutil
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from edge_gateway.assembly import key_store
+from edge_gateway.assembly.keys import make_key_store
 from edge_gateway.clock import Clock, kernel_is_synchronized
 from edge_gateway.codec import Codec
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.doctor.tpm_probe import TpmProbe, open_tpm
-from edge_gateway.doctor.user import User
+from edge_gateway.doctor.user import User, as_user
 from edge_gateway.keystore import KeyStore, Secret
+from edge_gateway.keystore.tpm import PasswordFile
 
 Resolver: TypeAlias = Callable[[str], Awaitable[list[str]]]
 """The addresses of a host name; raises OSError or UnicodeError as getaddrinfo does."""
@@ -57,6 +62,8 @@ class HubIdentity(NamedTuple):
     """Name of its key in the key store; not used with a certificate."""
     certificate_file: Path | None = None
     private_key_file: Path | None = None
+    certificate_key: str | None = None
+    """Name of the key to the certificate, if that is in a TPM."""
     parent: str = ""
     """The IoT Edge device to go through, if any."""
 
@@ -73,6 +80,8 @@ class Learnt:
     hub: HubIdentity | None = None
     """None if readings go to a broker."""
     keys: KeyStore | None = None
+    may_sign: bool = True
+    """False if the key store would have to change the TPM first, to make its storage root key."""
     addresses: tuple[str, ...] = ()
     """Of the hub."""
 
@@ -86,7 +95,6 @@ class Site:
         clock: the box's.
         user: whom the gateway runs as; None takes the owner of the data directory where root asks, and otherwise who
             asks.
-        owner_auth: the TPM owner's password; None if there is none.
         enrolment: if a provisioning service is to be asked.
         registry: a connection string of the hub's that may read its registry, to hear why it refuses a device.
         sends: whether a message may be sent to find out whether the hub takes one.
@@ -100,7 +108,6 @@ class Site:
     config_file: Path
     clock: Clock
     user: User | None = None
-    owner_auth: Secret | None = None
     enrolment: Enrolment | None = None
     registry: Secret | None = None
     sends: bool = False
@@ -129,6 +136,29 @@ class Site:
         return self.user or User.of_gateway(self.data_directory)
 
     @property
+    def edge_gateway(self) -> str:
+        """How the program is called as the gateway's user, whose the files are that it leaves."""
+        user = self.gateway_user
+        program = (
+            "edge-gateway" if shutil.which("edge-gateway") else str(Path(sys.executable).with_name("edge-gateway"))
+        )
+        return program if user.uid == os.geteuid() else f"{as_user(user.uid)} {program}"
+
+    @property
+    def config_argument(self) -> str:
+        """The configuration's path, as a shell takes it."""
+        return shlex.quote(str(self.config_file))
+
+    def owner_password(self) -> Secret | None:
+        """That of the TPM's owner; None if the configuration names no file with it.
+
+        Raises:
+            KeyStoreError: the file cannot be used.
+        """
+        file = self.config.key_store.owner_password_file
+        return None if file is None else PasswordFile(file)()
+
+    @property
     def hub(self) -> HubIdentity:
         """Who the gateway is at its IoT hub; there for checks that need `hub.identity` and apply to a hub only."""
         if self.learnt.hub is None:
@@ -139,11 +169,14 @@ class Site:
     def keys(self) -> KeyStore:
         """The key store; opened when it is first used, and closed when the examination ends.
 
+        Only checks that need `keys.wiped` may ask for it: all others that open a wiped one end a wipe that was cut
+        short, and the doctor must not.
+
         Raises:
             ConfigError: this box cannot have the one configured.
         """
         if self.learnt.keys is None:
-            self.learnt.keys = key_store(self.config)
+            self.learnt.keys = make_key_store(self.config)
         return self.learnt.keys
 
     @property

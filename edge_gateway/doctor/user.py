@@ -64,12 +64,18 @@ class User:
         return allowed & wanted == wanted
 
 
+def as_user(uid: int) -> str:
+    """The words before a command that run it as a user, who may have no name."""
+    name, _ = _entry(uid)
+    return f"sudo -u '#{uid}'" if name == str(uid) else f"sudo -u {name}"
+
+
 def group_name(number: int) -> str:
     """A group's name, or its number if it has none."""
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:
-        return f"#{number}"
+        return str(number)
 
 
 def user_name(number: int) -> str:
@@ -97,5 +103,5 @@ def _entry(uid: int) -> tuple[str, frozenset[int]]:
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return f"#{uid}", frozenset()
+        return str(uid), frozenset()
     return entry.pw_name, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import random
+import re
+import shutil
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from edge_gateway.clock import SystemClock
 from edge_gateway.doctor import CHECKS, Finding, Outcome, Site, examine
+from edge_gateway.doctor.examination import OF_ALL_CHECKS
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.testbench import LocalCloud, free_loopback_address
@@ -73,7 +79,7 @@ class HealthyBox:
         return Site(self.config_file, others.pop("clock", None) or SystemClock(), **others)
 
     async def examined(self, **others: Any) -> list[Outcome]:
-        return await examine(self.site(**others), CHECKS)
+        return declared(await examine(self.site(**others), CHECKS))
 
     async def find(self, **others: Any) -> list[Finding]:
         return [finding for outcome in await self.examined(**others) for finding in outcome.findings]
@@ -84,8 +90,17 @@ class HealthyBox:
         for check in reversed(CHECKS):
             if check.id in wanted:
                 wanted += check.needs
-        outcomes = await examine(self.site(**others), [check for check in CHECKS if check.id in wanted])
+        outcomes = declared(await examine(self.site(**others), [check for check in CHECKS if check.id in wanted]))
         return [finding for outcome in outcomes for finding in outcome.findings]
+
+
+def declared(outcomes: list[Outcome]) -> list[Outcome]:
+    """The outcomes, after a look that each check has found what it declares, and has told no key."""
+    for outcome in outcomes:
+        for finding in outcome.findings:
+            assert finding.fault in (*outcome.check.faults, *OF_ALL_CHECKS)
+            assert KEY not in repr(finding)
+    return outcomes
 
 
 def only(findings: Sequence[Finding], fault: str, *words: str) -> Finding:
@@ -99,6 +114,36 @@ def only(findings: Sequence[Finding], fault: str, *words: str) -> Finding:
     assert finding.fix
     assert "{" not in text.replace("{address}", "")
     return finding
+
+
+def commands_of(finding: Finding) -> list[str]:
+    """The commands that a fix names, as root types them."""
+    return [
+        re.sub(r"\bsudo (-u \S+ )?", "", command)
+        for command in re.findall("`([^`]+)`", finding.fix)
+        if command.startswith(("sudo ", "echo ")) or "edge-gateway " in command
+    ]
+
+
+async def follow(finding: Finding, number: int = 0, given: bytes = b"") -> None:
+    """Do what a fix says: its first command or another one, with this on its standard input."""
+    command = re.sub("^edge-gateway ", f"{sys.executable} -m edge_gateway ", commands_of(finding)[number])
+    program = command.partition(" ")[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"the fault is found as it should be; its fix takes {program}, which is not installed")
+    shell = await asyncio.create_subprocess_shell(
+        command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await shell.communicate(given)
+    assert shell.returncode == 0, f"{command}: {said.decode()}"
+
+
+def footprint(directory: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that can be seen of a directory's files: mode, time of change and content."""
+    return {
+        str(path): (path.lstat().st_mode, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [directory, *sorted(directory.rglob("*"))]
+    }
 
 
 def settings_for(directory: Path, host: str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.api.control import Answer, Handler, serve_control
+from edge_gateway.assembly.keys import data_keys
 from edge_gateway.clock import EARLIEST_PLAUSIBLE_NS, SystemClock
-from edge_gateway.doctor import box, data_directory
+from edge_gateway.config.load import load_config
+from edge_gateway.doctor import CHECKS, Site, box, data_directory, examine
 from edge_gateway.doctor.running import lock_holder
 from edge_gateway.doctor.user import User
 from edge_gateway.errors import ConfigError, KeyStoreError
@@ -47,14 +49,11 @@ async def test_a_configuration_that_is_none(lone: HealthyBox) -> None:
     only(await lone.find(), "configuration.invalid", "nmae", "`name` would do")
 
 
-async def test_no_configuration(lone: HealthyBox) -> None:
-    """A missing file is named."""
-    site = lone.site()
-    lone.config_file.unlink()
-    from edge_gateway.doctor import CHECKS, examine
-
+async def test_a_directory_in_the_configurations_place(lone: HealthyBox) -> None:
+    """A path that leads to no file is told with what the system says of it."""
+    site = Site(lone.directory, SystemClock())
     findings = [finding for outcome in await examine(site, CHECKS) for finding in outcome.findings]
-    only(findings, "configuration.invalid", "cannot be read")
+    only(findings, "configuration.invalid", "Is a directory")
 
 
 async def test_a_profile_that_is_not_there(lone: HealthyBox) -> None:
@@ -152,6 +151,8 @@ async def test_files_that_root_has_left(lone: HealthyBox) -> None:
     (lone.data / "identities.json").touch(mode=0o600)
     finding = only(await lone.find_on("data directory"), "data.foreign-files", "chown -R nobody", "root")
     assert "identities.json" in finding.evidence
+    lone.port.unlink()
+    assert {each.id for each in await lone.find_on("links")} == {"serial.none-present"}
 
 
 @needs_root
@@ -213,6 +214,29 @@ async def test_a_key_store_that_lacks_its_wrapping_key(lone: HealthyBox) -> None
     """Where the wrapping key is on a stick that is not there, the key store says so."""
     lone.settings["key_store"] = {"kind": "software", "wrapping_key_file": str(lone.directory / "stick" / "key")}
     only(await lone.find_on("keys"), "keys.unusable", "gateway")
+
+
+async def test_what_is_kept_and_does_not_open(lone: HealthyBox) -> None:
+    """A key of what is kept on the disk that another key store has sealed is told before the gateway needs it."""
+    data_keys(load_config(lone.write()), SoftwareKeyStore(lone.data / "keys")).create()
+    assert await lone.find_on("keys") == []
+    stranger = SoftwareKeyStore(lone.directory / "stranger")
+    data_keys(load_config(lone.write()), stranger).create()
+    only(await lone.find_on("keys"), "keys.data-closed", "unseal", "key store back")
+
+
+async def test_a_key_store_that_this_box_cannot_have(lone: HealthyBox) -> None:
+    """A key store of the IoT Edge runtime, on a box that is no module of it, is told once."""
+    lone.settings["key_store"] = {"kind": "iot-edge"}
+    only(await lone.find_on("keys"), "keys.store-unusable", "IoT Edge", "kind: tpm or software")
+    assert await lone.find_on("configuration") == []
+
+
+async def test_what_a_running_gateway_says_of_its_keys(lone: HealthyBox) -> None:
+    """What a running gateway says of its key store is taken from there."""
+    fault = {"kind": "software", "weakness": "", "fault": "the wrapping key is not there"}
+    async with serve_control(lone.data, status_of("plant-3", key_store=fault)):
+        only(await lone.find_on("keys"), "keys.store-unusable", "wrapping key")
 
 
 async def test_a_key_store_that_cannot_be_listed(lone: HealthyBox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +324,18 @@ async def test_the_gateway_itself_may_run(lone: HealthyBox) -> None:
     trouble = {"state": "io-error", "fault": "buffer.db: disk I/O error. Look at the disk"}
     async with serve_control(lone.data, status_of("plant-3", buffer=trouble)):
         only(await lone.find_on("gateway"), "gateway.in-trouble", "disk I/O error")
+
+
+async def test_what_a_running_gateway_says_of_its_sensors(lone: HealthyBox) -> None:
+    """A sensor that the hub refuses is told, and none of them while the gateway itself is cut off."""
+    told: dict[str, object] = {
+        "faults": ["boiler-room: the hub refuses this device or its key", "port-a: no such port"]
+    }
+    told["links"] = [{"name": "port-a", "up": False, "fault": "no such port"}]
+    async with serve_control(lone.data, status_of("plant-3", uplink={"connected": True}, **told)):
+        only(await lone.find_on("gateway"), "gateway.in-trouble", "boiler-room")
+    async with serve_control(lone.data, status_of("plant-3", uplink={"connected": False}, **told)):
+        assert await lone.find_on("gateway") == []
 
 
 async def test_a_running_gateway_is_not_imitated(healthy: HealthyBox) -> None:

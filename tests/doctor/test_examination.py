@@ -111,7 +111,11 @@ async def test_independent_checks_run_at_the_same_time() -> None:
 async def test_the_report_tells_causes_first() -> None:
     """Faults, then warnings, each with its fix; then a line for each group, with what was not tried and why."""
     outcomes = await outcomes_of(
-        check("plug.look", worn), check("cable.look", broken), check("hub.name", well, "cable.look"), check("disk.room")
+        check("plug.look", worn),
+        check("cable.look", broken),
+        check("hub.name", well, "cable.look"),
+        check("disk.room"),
+        check("links.ports", well, "cable.look"),
     )
     assert list(as_text(outcomes)) == [
         "fault: The cable is broken  [test.broken]",
@@ -122,12 +126,12 @@ async def test_the_report_tells_causes_first() -> None:
         "",
         "plug: test.worn",
         "cable: test.broken",
-        "hub: not tried, because of test.broken",
-        "disk: well (1 checks)",
+        "disk: well (1 check)",
+        "not tried, because of test.broken: hub, links",
     ]
     document = as_json(outcomes)
     assert document["ok"] is False
-    assert document["not_tried"] == {"hub.name": ["test.broken"]}
+    assert document["not_tried"] == {"hub.name": ["test.broken"], "links.ports": ["test.broken"]}
 
 
 def test_the_tree_is_in_order() -> None:

@@ -15,6 +15,7 @@ import pytest
 from edge_gateway.doctor import network, server
 from edge_gateway.doctor.site import Resolver
 from edge_gateway.keystore import Secret
+from edge_gateway.provisioning.identities import Identities, Identity
 from edge_gateway.testbench import FaultProxy, LocalAuthority, ProxyMode, ServerCertificate, free_loopback_address
 from edge_gateway.testbench.certificates import self_signed_certificate
 from edge_gateway.testbench.cloud.identity import Thumbprints
@@ -238,10 +239,19 @@ async def test_a_cut_handshake(healthy: HealthyBox) -> None:
         only(await healthy.find(), "tls.cut", "inspection")
 
 
-async def test_a_blocked_port(healthy: HealthyBox) -> None:
+async def test_a_port_that_a_firewall_refuses(healthy: HealthyBox) -> None:
     """Port 8883 closed and 443 open is a firewall, and is told so."""
     healthy.hub.door._listeners["mqtt"].close()
     only(await healthy.find(), "net.port-blocked", "port 8883", "443")
+
+
+async def test_a_port_that_a_firewall_drops(healthy: HealthyBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most firewalls say nothing at all to what they keep back."""
+    monkeypatch.setattr(network, "_CONNECTS_WITHIN_S", 0.5)
+    healthy.hub.door._listeners["mqtt"].close()
+    with deaf(healthy.hub.door.address, 8883):
+        finding = only(await healthy.find(), "net.port-blocked", "port 8883", "443")
+    assert "silent" in finding.evidence
 
 
 async def test_a_port_where_nothing_listens(lone: HealthyBox) -> None:
@@ -264,6 +274,7 @@ async def test_a_host_that_is_silent(lone: HealthyBox, monkeypatch: pytest.Monke
 def deaf(address: str, port: int) -> Iterator[None]:
     """A port whose queue of connections is full, so that the kernel lets nobody hear anything."""
     with socket.socket() as listening, ExitStack() as waiting:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the hub's was open there just now
         listening.bind((address, port))
         listening.listen(0)
         for _ in range(3):
@@ -375,6 +386,34 @@ async def test_an_expired_certificate_of_our_own(healthy: HealthyBox) -> None:
         uplink |= {"certificate_file": str(certificate), "private_key_file": str(key)}
         healthy.settings["uplink"] = uplink
         only(await healthy.find(), "hub.client-certificate-expired", str(certificate))
+
+
+async def test_a_certificate_of_our_own_that_is_about_to_expire(healthy: HealthyBox) -> None:
+    """Weeks before the gateway's own certificate expires there is a warning; it is let in meanwhile."""
+    certificate = self_signed_certificate(DEVICE, clock=ShiftedClock(-345 * 86_400))  # it is valid for a year
+    file, key = certificate.write(healthy.directory)
+    healthy.hub.hub.remove_device(DEVICE)
+    thumbprint = certificate.sha256_thumbprint
+    healthy.hub.hub.add_device(DEVICE, authentication=Thumbprints(thumbprint, thumbprint))
+    healthy.settings["uplink"] |= {"certificate_file": str(file), "private_key_file": str(key)}
+    assert not only(await healthy.find(), "hub.client-certificate-ends", str(file)).is_fault
+    assert healthy.hub.hub.statistics.connections == 1
+
+
+async def test_a_certificate_of_our_own_without_its_key(healthy: HealthyBox) -> None:
+    """A certificate beside another's key, which provisioning has noted, cannot be used."""
+    one, other = self_signed_certificate(DEVICE), self_signed_certificate(DEVICE)
+    file, _ = one.write(healthy.directory)
+    (healthy.directory / "other").mkdir()
+    _, key = other.write(healthy.directory / "other")
+    uplink = healthy.settings["uplink"]
+    host = uplink.pop("host_name")
+    del uplink["device_id"]
+    own = Identity("", host, DEVICE, "", "dps-x509", certificate_file=str(file), private_key_file=str(key))
+    Identities(healthy.data / "identities.json").put(own)
+    only(await healthy.find(), "hub.client-certificate-unusable", str(file))
+    key.unlink()
+    only(await healthy.find(), "hub.client-certificate-unusable", str(file), "no such file")
 
 
 def _broker(box: HealthyBox, port: int) -> dict[str, object]:

@@ -5,28 +5,40 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import os
 import shutil
+import signal
 import stat
 import struct
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
-from edge_gateway.doctor import Enrolment
+from edge_gateway.doctor import CHECKS, Enrolment, examine
 from edge_gateway.doctor.user import User
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm import TpmKeyStore
+from edge_gateway.keystore.tpm.boot_approvals import approve, written
 from edge_gateway.keystore.tpm.key_directory import KeyDirectory
 from edge_gateway.keystore.tpm.public_areas import SRK_HANDLE, name_of, srk_template
 from edge_gateway.testbench import IndividualEnrolment, VirtualTpm
+from edge_gateway.testbench.certificates import DeviceCertificate
+from edge_gateway.testbench.cloud.identity import Thumbprints
 from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey
 from edge_gateway.testbench.virtual_tpm import find_swtpm
-from tests.doctor.healthy_box import DEVICE, KEY, HealthyBox, only
+from tests.doctor.healthy_box import DEVICE, KEY, HealthyBox, follow, footprint, only
 
 pytss: Any = pytest.importorskip("tpm2_pytss", reason="the extra `tpm` is not installed")
 pytestmark = pytest.mark.skipif(find_swtpm() is None, reason="swtpm is not installed: apt-get install swtpm")
@@ -168,19 +180,106 @@ async def answering(tpm: VirtualTpm, code: int) -> AsyncIterator[str]:
         shutil.rmtree(directory)
 
 
+async def control(tpm: VirtualTpm, command: bytes) -> None:
+    """Give swtpm itself a command, as a firmware or a fault does to a chip (swtpm_ioctls.h)."""
+    reader, writer = await asyncio.open_unix_connection(f"{tpm.tcti.removeprefix('swtpm:path=')}.ctrl")
+    writer.write(command)
+    assert await reader.readexactly(4) == bytes(4)
+    writer.close()
+    await writer.wait_closed()
+
+
+STOP = struct.pack(">I", 14)
+"""CMD_STOP: from then on every command is answered with TPM_RC_FAILURE."""
+INITIALIZE = struct.pack(">II", 2, 0)
+"""CMD_INIT: as after power on, and nobody has given TPM2_Startup yet."""
+
+
 @pytest.mark.parametrize(
-    ("code", "fault", "fix"),
-    [
-        (0x101, "tpm.failure-mode", "Power the box off"),
-        (0x100, "tpm.not-started", "TPM2_Startup"),
-        (0x923, "tpm.no-answer", "dmesg"),
-    ],
+    ("command", "fault", "fix"),
+    [(STOP, "tpm.failure-mode", "Power the box off"), (INITIALIZE, "tpm.not-started", "TPM2_Startup")],
 )
-async def test_a_tpm_that_fails(lone: HealthyBox, tpm: VirtualTpm, code: int, fault: str, fix: str) -> None:
-    """A TPM in failure mode, one that was not started, and one that cannot work now are told apart."""
-    async with answering(tpm, code) as tcti:
+async def test_a_tpm_that_fails(lone: HealthyBox, tpm: VirtualTpm, command: bytes, fault: str, fix: str) -> None:
+    """A TPM in failure mode and one that was not started are told apart; each works again by what its fix says."""
+    await control(tpm, command)
+    uses(lone, tpm.tcti)
+    finding = only(await lone.find_on("TPM"), fault, fix)
+    if command == INITIALIZE:
+        await follow(finding)
+    else:
+        await tpm.kill()
+        await tpm.restart()
+    assert await lone.find_on("TPM") == []
+
+
+def process_of(tpm: VirtualTpm) -> int:
+    """The swtpm behind it."""
+    [pid] = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdecimal() and _is_of((process / "cmdline"), tpm)
+    ]
+    return pid
+
+
+def _is_of(command_line: Path, tpm: VirtualTpm) -> bool:
+    with contextlib.suppress(OSError):
+        words = command_line.read_bytes().split(b"\0")
+        path = tpm.tcti.removeprefix("swtpm:path=").encode()
+        return words[0].endswith(b"swtpm") and b"type=unixio,path=" + path in words
+    return False
+
+
+async def test_a_tpm_that_hangs(lone: HealthyBox, tpm: VirtualTpm) -> None:
+    """A TPM that says nothing at all keeps nobody waiting, hides what follows from it, and nothing else."""
+    uses(lone, tpm.tcti)
+    lone.port.unlink()
+    site = lone.site()
+    swtpm = process_of(tpm)
+    os.kill(swtpm, signal.SIGSTOP)
+    try:
+        checks = [replace(check, within_s=min(check.within_s, 1.0)) for check in CHECKS if check.group != "hub"]
+        wanted = {check.id for check in checks} - {"keys.identity", "keys.leaves", "keys.data"}  # they need the hub's
+        outcomes = await examine(site, [check for check in checks if check.id in wanted])
+    finally:
+        os.kill(swtpm, signal.SIGCONT)
+    findings = {finding.id: finding for outcome in outcomes for finding in outcome.findings}
+    assert set(findings) == {"doctor.no-end", "serial.none-present"}
+    assert "TPM" in findings["doctor.no-end"].cause
+
+
+async def test_a_tpm_that_answers_otherwise(lone: HealthyBox, tpm: VirtualTpm) -> None:
+    """Any other answer than that all is well is told in the TPM's words."""
+    async with answering(tpm, 0x923) as tcti:  # TPM_RC_NV_UNAVAILABLE, which swtpm never gives
         uses(lone, tcti)
-        only(await lone.find_on("TPM"), fault, fix)
+        only(await lone.find_on("TPM"), "tpm.no-answer", "dmesg", "NV")
+
+
+async def test_a_box_that_was_started_otherwise(lone: HealthyBox, tpm: VirtualTpm) -> None:
+    """A boot that nobody has approved is told with its policy, and opens again when it was started as approved."""
+    maker = ec.generate_private_key(ec.SECP256R1())
+    public = maker.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (lone.directory / "release.pem").write_bytes(public)
+    (lone.directory / "approvals.json").write_bytes(written([approve({7: bytes(32)}, maker)]))
+    uses(lone, tpm.tcti)
+    lone.settings["key_store"]["boot"] = {
+        "release_key_file": "release.pem",
+        "approvals_file": "approvals.json",
+        "pcrs": [7],
+    }
+    KeyDirectory(lone.data / "keys").pin_root(await asyncio.to_thread(make_root, tpm))
+    assert await lone.find_on("TPM") == []
+
+    def measure() -> None:
+        with esys(tpm) as tss:
+            value = pytss.TPMT_HA(hashAlg=pytss.TPM2_ALG.SHA256)
+            value.digest.sha256 = hashlib.sha256(b"a kernel that nobody has approved").digest()
+            tss.pcr_extend(pcr_handle=pytss.ESYS_TR.PCR7, digests=pytss.TPML_DIGEST_VALUES([value]))
+
+    await asyncio.to_thread(measure)
+    only(await lone.find_on("TPM"), "tpm.boot-not-approved", "approved release", "policy")
+    await tpm.restart()
+    assert await lone.find_on("TPM") == []
 
 
 def try_wrong_passwords(tpm: VirtualTpm, times: int) -> None:
@@ -202,7 +301,28 @@ async def test_a_locked_tpm(lone: HealthyBox, tpm: VirtualTpm) -> None:
     """Too many wrong passwords lock the TPM; when it forgives is told."""
     await asyncio.to_thread(try_wrong_passwords, tpm, 4)
     uses(lone, tpm.tcti)
-    only(await lone.find_on("TPM"), "tpm.locked-out", "--clear-lockout", "1000 s")
+    finding = only(await lone.find_on("TPM"), "tpm.locked-out", "--clear-lockout", "1000 s")
+    await follow(finding)
+    assert await lone.find_on("TPM") == []
+
+
+async def test_sessions_that_others_have_left(lone: HealthyBox, tpm: VirtualTpm) -> None:
+    """Sessions that nobody ended are told with the command that ends them."""
+
+    def leave() -> None:
+        with esys(tpm) as tss:
+            tss.start_auth_session(
+                tpm_key=pytss.ESYS_TR.NONE,
+                bind=pytss.ESYS_TR.NONE,
+                session_type=pytss.TPM2_SE.POLICY,
+                symmetric=pytss.TPMT_SYM_DEF(algorithm=pytss.TPM2_ALG.NULL),
+                auth_hash=pytss.TPM2_ALG.SHA256,
+            )
+
+    await asyncio.to_thread(leave)
+    uses(lone, tpm.tcti)
+    await follow(only(await lone.find_on("TPM"), "tpm.stale-handles", "tpm2_flushcontext"))
+    assert await lone.find_on("TPM") == []
 
 
 def leave_behind(tpm: VirtualTpm, objects: int) -> None:
@@ -222,6 +342,8 @@ async def test_what_others_have_left(lone: HealthyBox, tpm: VirtualTpm, objects:
     finding = only(await lone.find_on("TPM"), fault, "tpm2_flushcontext")
     assert finding.is_fault == (objects == 3)
     assert "0x80000000" in finding.evidence
+    await follow(finding)
+    assert await lone.find_on("TPM") == []
 
 
 async def test_an_owner_password(lone: HealthyBox, tpm: VirtualTpm) -> None:
@@ -229,9 +351,15 @@ async def test_an_owner_password(lone: HealthyBox, tpm: VirtualTpm) -> None:
     await asyncio.to_thread(set_owner_password, tpm, "open sesame")
     uses(lone, tpm.tcti)
     only(await lone.find_on("TPM"), "tpm.owner-password", "a password")
-    finding = only(await lone.find_on("TPM", owner_auth=Secret(b"sesame")), "tpm.owner-password", "another password")
+    file = lone.directory / "tpm-owner"
+    lone.settings["key_store"]["owner_password_file"] = str(file)
+    only(await lone.find_on("TPM"), "tpm.owner-password-file", str(file), "cannot be read")
+    file.touch(mode=0o600)
+    file.write_bytes(b"sesame\n")
+    finding = only(await lone.find_on("TPM"), "tpm.owner-password", "another password")
     assert "sesame" not in repr(finding)
-    assert await lone.find_on("TPM", owner_auth=Secret(b"open sesame")) == []
+    file.write_bytes(b"open sesame\n")
+    assert await lone.find_on("TPM") == []
 
 
 async def test_an_owner_password_that_nobody_needs(lone: HealthyBox, tpm: VirtualTpm) -> None:
@@ -259,7 +387,10 @@ async def test_no_room_for_the_root(lone: HealthyBox, tpm: VirtualTpm) -> None:
 
     await asyncio.to_thread(fill)
     uses(lone, tpm.tcti)
-    only(await lone.find_on("TPM"), "tpm.no-persistent-room", "tpm2_evictcontrol")
+    finding = only(await lone.find_on("TPM"), "tpm.no-persistent-room", "tpm2_evictcontrol")
+    await follow(finding, 0)
+    await follow(finding, 1)
+    assert await lone.find_on("TPM") == []
 
 
 async def test_something_else_in_its_place(lone: HealthyBox, tpm: VirtualTpm) -> None:
@@ -278,7 +409,10 @@ async def test_something_else_in_its_place(lone: HealthyBox, tpm: VirtualTpm) ->
 
     await asyncio.to_thread(occupy)
     uses(lone, tpm.tcti)
-    only(await lone.find_on("TPM"), "tpm.foreign-object", "0x81000001", "tpm2_evictcontrol")
+    finding = only(await lone.find_on("TPM"), "tpm.foreign-object", "0x81000001", "tpm2_evictcontrol")
+    await follow(finding, 0)
+    await follow(finding, 1)
+    assert await lone.find_on("TPM") == []
 
 
 async def test_another_tpm(lone: HealthyBox, tpm: VirtualTpm) -> None:
@@ -290,7 +424,7 @@ async def test_another_tpm(lone: HealthyBox, tpm: VirtualTpm) -> None:
 
 
 async def test_a_cleared_tpm(lone: HealthyBox, tpm: VirtualTpm) -> None:
-    """A TPM that was cleared makes another key; one whose key was only taken out makes the same again, and is well."""
+    """A TPM that was cleared makes another key; one whose key was only taken out makes the same again."""
     KeyDirectory(lone.data / "keys").pin_root(await asyncio.to_thread(make_root, tpm))
     uses(lone, tpm.tcti)
 
@@ -304,9 +438,26 @@ async def test_a_cleared_tpm(lone: HealthyBox, tpm: VirtualTpm) -> None:
             tss.clear(auth_handle=pytss.ESYS_TR.LOCKOUT)
 
     await asyncio.to_thread(take_out)
+    warning = only(await lone.find_on("TPM"), "tpm.no-root", "keys status")
+    assert not warning.is_fault
+    await follow(warning)
     assert await lone.find_on("TPM") == []
     await asyncio.to_thread(clear)
     only(await lone.find_on("TPM"), "tpm.cleared", "cleared", "provision")
+
+
+async def test_a_blank_second_tpm(lone: HealthyBox, tpm: VirtualTpm) -> None:
+    """A blank TPM beside keys of another may be a cleared or the wrong one: the way that harms nothing comes first.
+
+    With the right TPM in its place all is well again.
+    """
+    KeyDirectory(lone.data / "keys").pin_root(await asyncio.to_thread(make_root, tpm))
+    async with VirtualTpm() as second:
+        uses(lone, second.tcti)
+        finding = only(await lone.find_on("TPM"), "tpm.cleared", "cleared", "not their TPM", second.tcti)
+    assert finding.fix.index("another TPM") < finding.fix.index("keys wipe")
+    uses(lone, tpm.tcti)
+    assert await lone.find_on("TPM") == []
 
 
 async def test_a_damaged_pin(lone: HealthyBox, tpm: VirtualTpm) -> None:
@@ -353,3 +504,53 @@ async def test_a_gateway_whose_key_is_in_the_tpm(healthy: HealthyBox, tpm: Virtu
     assert healthy.hub.hub.statistics.connections == 2
     await asyncio.to_thread(set_owner_password, tpm, "open sesame")
     assert await healthy.find() == []
+
+
+async def test_a_root_that_is_absent_is_not_made(healthy: HealthyBox, tpm: VirtualTpm) -> None:
+    """Where a signature would first need the storage root key made, none is asked for: all stays as it is."""
+    uses(healthy, tpm.tcti)
+
+    def move_key_and_take_root_out() -> None:
+        store = TpmKeyStore(healthy.data / "keys", tcti=tpm.tcti)
+        with Secret(base64.b64decode(KEY)) as key:
+            store.put("gateway", key)
+        store.close()
+        with esys(tpm) as tss:
+            root = tss.tr_from_tpmpublic(SRK_HANDLE)
+            tss.evict_control(auth=pytss.ESYS_TR.OWNER, object_handle=root, persistent_handle=SRK_HANDLE)
+
+    await asyncio.to_thread(move_key_and_take_root_out)
+    before = footprint(healthy.data)
+    for _ in range(2):
+        only(await healthy.find(sends=True), "tpm.no-root")
+    assert footprint(healthy.data) == before
+    assert healthy.hub.hub.statistics.connections == 0
+
+
+async def test_a_gateway_whose_certificates_key_is_in_the_tpm(healthy: HealthyBox, tpm: VirtualTpm) -> None:
+    """A gateway that proves itself by a certificate whose key the TPM keeps is let in; one of another key is told."""
+    uses(healthy, tpm.tcti)
+
+    def make_certificate(name: str) -> DeviceCertificate:
+        store = TpmKeyStore(healthy.data / "keys", tcti=tpm.tcti)
+        key = store.create_certificate_key(name)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE)])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        built = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=90))
+        certificate = built.sign(key, hashes.SHA256())
+        store.close()
+        return DeviceCertificate(certificate.public_bytes(Encoding.PEM).decode(), "")
+
+    certificate = await asyncio.to_thread(make_certificate, "tls")
+    file = healthy.directory / "device.pem"
+    file.write_text(certificate.certificate_pem)
+    healthy.hub.hub.remove_device(DEVICE)
+    thumbprint = certificate.sha256_thumbprint
+    healthy.hub.hub.add_device(DEVICE, authentication=Thumbprints(thumbprint, thumbprint))
+    healthy.settings["uplink"] |= {"certificate_file": str(file), "certificate_key": "tls"}
+    assert await healthy.find() == []
+    assert healthy.hub.hub.statistics.connections == 1
+    await asyncio.to_thread(make_certificate, "other")
+    healthy.settings["uplink"]["certificate_key"] = "other"
+    only(await healthy.find(), "configuration.contradiction", "keys csr other")
