@@ -16,9 +16,9 @@ from typing import Any, Final, TypeAlias
 import orjson
 import structlog
 
-from edge_gateway.buffer.durable import Offload
 from edge_gateway.codec.replay import ReplayGuard, ReplayRule
 from edge_gateway.durable_file import replace_durably
+from edge_gateway.offload import Offload, run
 
 _log = structlog.get_logger()
 
@@ -89,19 +89,8 @@ class ReplayLedger:
     async def _write(self) -> None:
         # Until it is done, even if this task is cancelled while it waits.
         self._is_unwritten = True
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: BaseException | None) -> None:
-            if written.done():
-                return
-            if error is None:
-                written.set_result(None)
-            else:
-                written.set_exception(error)
-
-        self._offload(partial(replace_durably, self._path, _document(self._numbers)), done)
         try:
-            await written
+            await run(self._offload, partial(replace_durably, self._path, _document(self._numbers)))
         except OSError as error:
             if not self.fault:
                 _log.error("replay.unwritten", path=str(self._path), reason=error.strerror)

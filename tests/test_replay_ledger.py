@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.codec.replay import Freshness, ReplayGuard, ReplayRule
+from edge_gateway.offload import run_inline
 from edge_gateway.replay_ledger import ReplayLedger
 
 RULE = ReplayRule(counter="counter")
@@ -87,7 +87,7 @@ async def test_a_plant_writes_seldom(path: Path) -> None:
     def counting(call: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         nonlocal writes
         writes += 1
-        done(None)
+        run_inline(call, done)
 
     ledger = ReplayLedger(path, counting)
     guards = [ledger.guard("air", number, RULE, SPAN) for number in range(200)]
@@ -101,8 +101,8 @@ async def test_a_plant_writes_seldom(path: Path) -> None:
 
 async def test_nobody_goes_on_while_its_number_is_being_written(path: Path) -> None:
     """A second link whose reservation the writing in progress makes waits until it is done."""
-    started: list[Callable[[BaseException | None], None]] = []
-    ledger = ReplayLedger(path, lambda _, done: started.append(done))
+    started: list[Callable[[], None]] = []
+    ledger = ReplayLedger(path, lambda call, done: started.append(lambda: run_inline(call, done)))
     one, two = (ledger.guard("air", number, RULE, SPAN) for number in range(2))
     two.judge(5)
     first = asyncio.create_task(hear(ledger, one, 1))
@@ -113,7 +113,7 @@ async def test_nobody_goes_on_while_its_number_is_being_written(path: Path) -> N
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not second.done()
-    started.pop()(None)
+    started.pop()()
     await asyncio.gather(first, second)
 
 

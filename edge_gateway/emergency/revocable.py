@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from edge_gateway.errors import KeyStoreError
-from edge_gateway.keystore import KeyStore, Secret
+from edge_gateway.keystore import Attester, KeyStore, Secret
 
 
 class RevocableKeyStore:
     """`KeyStore` as another one, until it is revoked; after that it can be wiped and closed, and nothing else.
+
+    Also `Attester`, where the other one is.
 
     A key that others have opened, to seal what they keep for instance, stays with them as long as the process lives.
 
@@ -25,6 +29,17 @@ class RevocableKeyStore:
     def revoke(self) -> None:
         """From now on every use is refused. What is in another thread's hands just now may still end."""
         self._revoked = True
+
+    def refuse_if_revoked(self) -> None:
+        """For those who use a key of this store otherwise than by its methods.
+
+        Raises:
+            KeyStoreError: it is revoked.
+        """
+        if self._revoked:
+            raise KeyStoreError(
+                "the keys are being wiped", where="key store", remedy="To use the box again, provision it anew"
+            )
 
     @property
     def kind(self) -> str:
@@ -68,6 +83,18 @@ class RevocableKeyStore:
         """See `KeyStore.check`."""
         self._open.check()
 
+    def endorsement_key(self) -> bytes:
+        """See `Attester.endorsement_key`."""
+        return self._attester.endorsement_key()
+
+    def storage_root_key(self) -> bytes:
+        """See `Attester.storage_root_key`."""
+        return self._attester.storage_root_key()
+
+    def import_challenge(self, name: str, challenge: bytes) -> None:
+        """See `Attester.import_challenge`."""
+        self._attester.import_challenge(name, challenge)
+
     def wipe(self) -> None:
         """See `KeyStore.wipe`."""
         self._store.wipe()
@@ -78,8 +105,15 @@ class RevocableKeyStore:
 
     @property
     def _open(self) -> KeyStore:
-        if self._revoked:
-            raise KeyStoreError(
-                "the keys are being wiped", where="key store", remedy="To use the box again, provision it anew"
-            )
+        self.refuse_if_revoked()
         return self._store
+
+    @property
+    def _attester(self) -> Attester:
+        if self.kind != "tpm":
+            raise KeyStoreError(
+                f"a key store of kind {self.kind} cannot prove which box this is",
+                where="key store",
+                remedy="It takes a TPM: key_store: {kind: tpm}",
+            )
+        return cast("Attester", self._open)

@@ -2,14 +2,18 @@
 
 1. The mark, durable: from here on no gateway and no command runs on this data directory; the next start goes on here.
 2. The key store. Software: the wrapping key first, with which every key and all that was sealed goes at one stroke.
-   TPM: TPM2_Clear, which does the same to copies made elsewhere, then the files. From here on nothing signs or unseals.
+   TPM: the files, then TPM2_Clear, which makes copies worthless too. From here on nothing signs or unseals.
 3. The data keys, and with them the content of the buffer; then the payload keys.
 4. What proves an identity by other files that the configuration names: a certificate's private key, a password.
 5. The private keys that identities name, then the identities.
 6. What else lies where keys are kept, from a key store of another kind for instance.
 7. The mark says that it is done, and what could not be destroyed.
 
-Whatever fails, the rest is destroyed all the same. Every step may be repeated.
+Step 2 has a thread of its own beside 3 to 5, since a TPM that hangs, or whose bus somebody holds, may take minutes.
+
+Whatever fails, the rest is destroyed all the same. Every step may be repeated. No lock is waited for but that of
+another wipe: a process that was stopped in the midst of something holds nothing up. What it, or a command that was
+bringing keys, would still write is refused behind the mark, or destroyed by whoever comes next.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -136,33 +141,37 @@ class Wipe:
     def refuse(self) -> None:
         """End a wipe that was cut short, and refuse to go on if there ever was one. Cheap where there was none.
 
+        Of one that has ended, files are destroyed again: a command that died meanwhile may have left some.
+
         Raises:
             GatewayWiped: there was one.
         """
         found = self.found
-        if found is not None:
-            raise wiped(self._directory, found if found.done else self.finish())
+        if found is None:
+            return
+        if not found.done:
+            found = self.finish()
+        else:
+            for step in (*self._file_steps(), self._destroy_leftovers):
+                _failure_of(step)  # what could not be destroyed is told as it was then
+        raise wiped(self._directory, found)
 
     def _destroy(self, begun: WipeReport) -> WipeReport:
-        left: list[str] = []
-        again = False
-        for step in self._steps():
-            try:
-                step()
-            except (GatewayError, OSError) as error:
-                left.append(_told(error))
-                # A TPM that says no has done what it will do. To ask it at each start would lock its password, which
-                # whoever clears it by hand needs.
-                again |= step != self._keys.wipe or isinstance(error, KeyStoreUnavailable)
-        return replace(begun, done=not again, left=tuple(left))
+        with ThreadPoolExecutor(1, thread_name_prefix="wipe") as beside:
+            wiping = beside.submit(self._keys.wipe)
+            of_files = [_failure_of(step) for step in self._file_steps()]
+            of_keys = _failure_of(wiping.result)
+        of_files.append(_failure_of(self._destroy_leftovers))
+        # A TPM that says no has done what it will do. To ask it at each start would lock its password, which whoever
+        # clears it by hand needs.
+        is_done = not any(of_files) and not isinstance(of_keys, KeyStoreUnavailable)
+        return replace(begun, done=is_done, left=tuple(_told(error) for error in (of_keys, *of_files) if error))
 
-    def _steps(self) -> Iterator[Callable[[], None]]:
-        yield self._keys.wipe
+    def _file_steps(self) -> Iterator[Callable[[], None]]:
         for each in self._sealed:
             yield each.wipe
         yield self._destroy_credentials
         yield self._destroy_identities
-        yield self._destroy_leftovers
 
     def _destroy_credentials(self) -> None:
         _destroy_all(self._credential_files)
@@ -305,6 +314,14 @@ def _destroy(path: Path) -> None:
         real.unlink()  # a file that cannot be overwritten may still be taken away
     with suppress(OSError):  # the mark is there: if its name comes back, it is destroyed again
         sync_directory(real.parent)
+
+
+def _failure_of(step: Callable[[], None]) -> GatewayError | OSError | None:
+    try:
+        step()
+    except (GatewayError, OSError) as error:
+        return error
+    return None
 
 
 def _told(error: GatewayError | OSError, path: Path | None = None) -> str:

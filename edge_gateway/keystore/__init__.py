@@ -83,16 +83,22 @@ class KeyStore(Protocol):
         """At most 64 bytes in a form that only this store opens, for whoever keeps them.
 
         Raises:
-            KeyStoreUnavailable: the store does not answer now.
+            KeyStoreUnavailable: the store does not answer now, or the box was not started as was approved, so that
+                it would not open again.
+            KeyStoreError: it is nothing, or too long.
         """
         ...
 
     def unseal(self, sealed: bytes) -> Secret:
         """What was sealed.
 
+        Which of both errors it is decides what becomes of it: one that may pass is waited for, what does not open for
+        good is given up.
+
         Raises:
-            KeyStoreUnavailable: the store does not answer now.
-            KeyStoreError: this is not as it was sealed, another store sealed it, or the box is not as it was.
+            KeyStoreUnavailable: the store does not answer now, or the box was not started as was approved. It opens
+                when that is put right.
+            KeyStoreError: this is not as it was sealed, or another store sealed it.
         """
         ...
 
@@ -159,7 +165,7 @@ class PayloadKeyStore(Protocol):
         """
         ...
 
-    def put(self, name: str, key: bytes) -> None:
+    def put(self, name: str, key: Secret) -> None:
         """Store a key of 16, 24 or 32 bytes under `name`, replacing an older one.
 
         Raises:

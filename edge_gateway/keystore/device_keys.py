@@ -1,28 +1,39 @@
 """The keys of encrypted payloads as the codec asks for them: the profile's word and a device's address, to a key.
 
-In between stand the names: the configuration says what the key of a device is called in the store. A key is read when
-the first frame needs it and is at hand from then on. One that is missing is looked for again every few seconds, so a
-key may be imported while the gateway runs, and a storm of frames from strangers costs no more than one look.
+In between stand the names: the configuration says what the key of a device is called in the store. To open one takes a
+TPM a tenth of a second, so that is done off the event loop, and for all that the configuration can mean before the link
+is read; they are at hand from then on. If one is missing, or the store is away, a frame that needs it has the store
+looked at again, every few seconds at most. So a key may be imported while the gateway runs, and a storm of frames from
+strangers costs no more than one look. A frame that came before its key was open is rejected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+import re
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import structlog
 
 from edge_gateway.config.model import LinkSettings
-from edge_gateway.errors import KeyStoreError
+from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import PayloadKeyStore, Secret
+from edge_gateway.offload import Offload, run_inline
 
 _log = structlog.get_logger()
 
 LOOK_AGAIN_S: Final = 5.0
 """How long after a look into the store a new key may go unnoticed."""
 
+OPENED_WITHIN_S: Final = 10.0
+"""How long a link waits for its keys: a hundred in a TPM. Later ones are opened while it is read."""
+
 _MOST_TOLD: Final = 1000
-"""Names that are remembered as missing or unusable, to log each once."""
+"""Names that are remembered as wanted, missing or unusable, to log each once."""
+
+_NO_NAME: Final = re.compile(r"(?!)")
 
 KeyNames: TypeAlias = Callable[[str, int | str | None], str | None]
 """What the key store calls a device's key, by the profile's word and the address; None if nothing names it."""
@@ -44,6 +55,14 @@ def key_names(link: LinkSettings) -> KeyNames:
 def own_keys(link: LinkSettings) -> frozenset[tuple[int | str | None, str]]:
     """The devices with a key of their own in a link's configuration: their address and the profile's word."""
     return frozenset((device.address, key) for device in link.devices for key in device.keys)
+
+
+def meant_names(link: LinkSettings) -> re.Pattern[str]:
+    """What matches a link's keys by the names in the store: of listed devices, and of whichever others it may hear."""
+    names = [*link.keys.values(), *(name for device in link.devices for name in device.keys.values())]
+    if not names:
+        return _NO_NAME
+    return re.compile("|".join(re.escape(name).replace(re.escape("{address}"), ".*") for name in names), re.DOTALL)
 
 
 def missing_keys(link: LinkSettings, needed: Collection[str], there: Collection[str]) -> list[str]:
@@ -80,6 +99,8 @@ class DeviceKeys:
         name_of: what the store calls each key, from `key_names`.
         now_s: a clock that only goes forward, seconds.
         own: address and word of each key that the configuration names for one device, from `own_keys`.
+        meant: the names of keys that are opened before they are needed, from `meant_names`.
+        offload: where the store's calls block; left out, right where a key is asked for.
     """
 
     def __init__(
@@ -88,17 +109,28 @@ class DeviceKeys:
         name_of: KeyNames,
         now_s: Callable[[], float],
         own: Collection[tuple[int | str | None, str]] = (),
+        *,
+        meant: re.Pattern[str] = _NO_NAME,
+        offload: Offload = run_inline,
     ) -> None:
         self._store = store
         self._own = frozenset(own)
         self._name_of = name_of
         self._now_s = now_s
+        self._meant = meant
+        self._offload = offload
+        # A look changes these where it runs, each by one assignment; the event loop reads them at any moment.
         self._opened: dict[str, Secret] = {}
-        self._there: frozenset[str] = frozenset()
-        """What the store had at the last look."""
-        self._unusable: set[str] = set()
-        """What could not be opened since."""
+        self._there: frozenset[str] | None = None
+        """What the store had at the last look; None if it could not be told."""
+        self._unusable: frozenset[str] = frozenset()
+        """What could not be opened then."""
+        self._is_looking = False
+        self._wanted: dict[str, int | str | None] = {}
+        """Names that frames have asked for since the last look, and who sent such a frame."""
         self._look_again_at_s = float("-inf")
+        self._looked = asyncio.Event()
+        """A look has ended, or was waited for long enough."""
         self._told: set[tuple[str, str]] = set()
 
     def __call__(self, key: str, address: int | str | None) -> bytes | None:
@@ -112,28 +144,80 @@ class DeviceKeys:
             return None
         secret = self._opened.get(name)
         if secret is None:
-            secret = self._open(name, address)
+            self._want(name, address)
+            secret = self._opened.get(name)  # if the look was here and now
         if secret is None:
             return b"" if (address, key) in self._own else None
         return secret.reveal()
 
-    def _open(self, name: str, address: int | str | None) -> Secret | None:
+    def open_ahead(self) -> None:
+        """Begin to open what is meant, if there is such a thing."""
+        if self._meant is not _NO_NAME:
+            self._look()
+
+    async def opened(self) -> None:
+        """Wait until what is meant was looked for; for seconds at most, as a store that hangs must not stop a link."""
+        if self._meant is _NO_NAME or self._looked.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENED_WITHIN_S):
+                await self._looked.wait()
+        self._looked.set()  # who has waited once waits no more
+
+    def _look(self) -> None:
+        """Open what is meant and what was wanted, as far as it is there and not open yet."""
+        self._is_looking = True
+        self._look_again_at_s = self._now_s() + LOOK_AGAIN_S
+        wanted, self._wanted = self._wanted, {}
+        self._offload(lambda: self._open_all(wanted), self._has_looked)
+
+    def _want(self, name: str, address: int | str | None) -> None:
+        if not self._is_looking:
+            there = self._there
+            is_new = there is not None and name in there - self._unusable
+            if is_new or self._now_s() >= self._look_again_at_s:
+                self._wanted[name] = address
+                self._look()
+                return
+            if there is not None and name not in there:
+                self._tell_missing(name, address)
+        if len(self._wanted) < _MOST_TOLD:
+            self._wanted[name] = address
+
+    def _open_all(self, wanted: Mapping[str, int | str | None]) -> None:
+        """Blocks; raises nothing that a key store does."""
+        unusable: set[str] = set()
         try:
-            if self._now_s() >= self._look_again_at_s:
-                self._look_again_at_s = self._now_s() + LOOK_AGAIN_S
-                self._unusable.clear()
-                self._there = frozenset(self._store.names())
-            if name in self._unusable:
-                return None
-            if name not in self._there:
-                self._tell("key.missing", name, address, f"edge-gateway keys import {name} --payload")
-                return None
-            self._opened[name] = secret = self._store.open_key(name)
+            there = frozenset(self._store.names())
+            for name in sorted(there - self._opened.keys(), key=lambda name: (name not in wanted, name)):
+                if name in wanted or self._meant.fullmatch(name):
+                    try:
+                        self._opened[name] = self._store.open_key(name)
+                    except KeyStoreUnavailable:
+                        raise
+                    except KeyStoreError as error:
+                        unusable.add(name)
+                        self._tell("key.unusable", name, wanted.get(name), str(error))
+            self._there = there
+            for name in wanted:
+                if name not in there:
+                    self._tell_missing(name, wanted[name])
         except KeyStoreError as error:
-            self._unusable.add(name)
-            self._tell("key.unusable", name, address, str(error))
-            return None
-        return secret
+            # So it would be with each of the others; the next look asks for all again.
+            for name in wanted:
+                self._tell("key.unusable", name, wanted.get(name), str(error))
+            self._there = None
+        finally:
+            self._unusable = frozenset(unusable)
+            self._is_looking = False
+
+    def _has_looked(self, bug: BaseException | None) -> None:
+        self._looked.set()
+        if bug is not None:
+            raise bug
+
+    def _tell_missing(self, name: str, address: int | str | None) -> None:
+        self._tell("key.missing", name, address, f"edge-gateway keys import {name} --payload")
 
     def _tell(self, event: str, name: str, address: int | str | None, remedy: str) -> None:
         if (event, name) not in self._told and len(self._told) < _MOST_TOLD:

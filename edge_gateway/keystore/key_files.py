@@ -3,6 +3,10 @@
 What all keys have in common that are kept in files, whatever their content is sealed with. Who changes a directory
 holds a lock on it, so that two threads or two processes do so one after the other; reading needs none, as a file is
 replaced whole.
+
+A wipe waits for nobody, so it takes no lock. Whoever keeps a key looks, before and after it has written, whether the
+keys are being wiped, and takes back what it wrote too late. So a file is either there when the wipe looks for files, or
+gone when its writer goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +30,9 @@ LONGEST_KEY_BYTES: Final = 64
 
 MOST_FILE_BYTES: Final = 4096
 """What is longer is no key, in whatever wrapping."""
+
+WIPE_MARK: Final = "wipe.begun"
+"""Beside the directories of keys: all of them are being wiped, or were. `emergency` puts it."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -56,6 +63,23 @@ def check_size(name: str, size_bytes: int) -> None:
             where=f"key {name!r}",
             remedy=f"Give {SHORTEST_KEY_BYTES} to {LONGEST_KEY_BYTES} bytes",
         )
+
+
+def refuse_if_wiped(directory: Path) -> None:
+    """Refuse a directory of keys that are being wiped, or were.
+
+    Raises:
+        KeyStoreError: it is so.
+    """
+    try:
+        (directory.parent / WIPE_MARK).stat()
+    except OSError:
+        return  # none; or a directory of somebody else's, who is told so elsewhere
+    raise KeyStoreError(
+        "the keys of this gateway were wiped, and none is kept any more",
+        where=str(directory.parent),
+        remedy="To use the box again, remove the data directory, then: edge-gateway provision",
+    )
 
 
 class KeyFiles:
@@ -160,14 +184,15 @@ class KeyFiles:
         """
         left: list[str] = []
         try:
-            with _locked(self.directory):
-                for path in sorted(self.directory.iterdir()):
-                    if path.name.endswith((self._suffix, f"{self._suffix}.new")):
-                        try:
-                            destroy_file(path)
-                        except OSError as error:
-                            left.append(f"{path.name} ({error.strerror})")
-                sync_directory(self.directory)
+            for path in sorted(self.directory.iterdir()):
+                if path.name.endswith((self._suffix, f"{self._suffix}.new")):
+                    try:
+                        destroy_file(path)
+                    except FileNotFoundError:
+                        continue  # its writer, or another wipe, was faster
+                    except OSError as error:
+                        left.append(f"{path.name} ({error.strerror})")
+            sync_directory(self.directory)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -213,6 +238,7 @@ class KeyFiles:
         self.names()
 
     def _missing(self, name: str) -> KeyMissing:
+        refuse_if_wiped(self.directory)
         return KeyMissing(
             "there is no such key",
             where=f"key {name!r} in {self.directory}",
@@ -226,24 +252,38 @@ def changing(directory: Path, about: Path) -> Iterator[None]:
 
     Args:
         directory: of mode 0700.
-        about: what errors name.
+        about: the file that is put or taken away; errors name it.
 
     Raises:
-        KeyStoreError: others could read what is in it, or it cannot be written.
+        KeyStoreError: others could read what is in it, it cannot be written, or keys are being wiped.
     """
+    refuse_if_wiped(directory)
     try:
         made = [each for each in (directory, *directory.parents) if not each.exists()]
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_mode(directory)
         with _locked(directory):
             yield
+            _take_back_if_wiped(about)
         # Also of one that was there: a crash may have come between making it and this.
         for each in made or [directory]:
             sync_directory(each.parent)
     except OSError as error:
+        refuse_if_wiped(directory)  # that may be why
         raise KeyStoreError(
             f"cannot be written: {error.strerror}", where=str(about), remedy="Check the directory's owner and space"
         ) from error
+
+
+def _take_back_if_wiped(path: Path) -> None:
+    """Destroy a file that was written while keys began to be wiped, whose files may have been looked for already."""
+    try:
+        refuse_if_wiped(path.parent)
+    except KeyStoreError:
+        with suppress(FileNotFoundError):
+            destroy_file(path)
+            sync_directory(path.parent)
+        raise
 
 
 def read_private(path: Path, content: bytearray) -> int:

@@ -71,6 +71,10 @@ class Keyring:
         """A key of this name, whether there is one yet or not; the same each time."""
         return self._keys.setdefault(name, KeyInUse(self, name))
 
+    def refused(self) -> list[str]:
+        """What the store calls keys that the hub has refused of late, or that the store could not sign with."""
+        return sorted(stored for key in self._keys.values() for stored in key.refused)
+
     async def call(self, call: Callable[[], _T]) -> _T:
         """Have the store do something, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

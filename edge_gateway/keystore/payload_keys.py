@@ -42,7 +42,7 @@ class SealedPayloadKeys:
         """See `PayloadKeyStore.open_key`."""
         return self._sealed.open(name)
 
-    def put(self, name: str, key: bytes) -> None:
+    def put(self, name: str, key: Secret) -> None:
         """See `PayloadKeyStore.put`. A power cut leaves the old key or the new one."""
         self._sealed.files.path(name)
         if len(key) not in PAYLOAD_KEY_BYTES:
@@ -51,8 +51,7 @@ class SealedPayloadKeys:
                 where=f"key {name!r}",
                 remedy="Give 16, 24 or 32 bytes, as AES takes",
             )
-        with Secret(key) as secret:
-            self._sealed.put(name, secret)
+        self._sealed.put(name, key)
 
     def remove(self, name: str) -> None:
         """See `PayloadKeyStore.remove`."""

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore import KeyStore
+from edge_gateway.offload import Offload, run
 
 _log = structlog.get_logger()
 
 _LOOK_EVERY_S: Final = 60.0
-
-
-class Offload(Protocol):
-    """Runs blocking calls off the event loop, one after the other."""
-
-    def __call__(self, call: Callable[[], None], done: Callable[[BaseException | None], None], /) -> None:
-        """Run `call`; then call `done` in the event loop with what was raised, or with None."""
-        ...
 
 
 class KeyStoreWatch:
@@ -57,19 +49,8 @@ class KeyStoreWatch:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _look(self) -> None:
-        looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: BaseException | None) -> None:
-            if looked.done():
-                return
-            if error is None:
-                looked.set_result(None)
-            else:
-                looked.set_exception(error)
-
-        self._offload(self._store.check, done)
         try:
-            await looked
+            await run(self._offload, self._store.check)
         except KeyStoreError as error:
             if not self.fault:
                 _log.error("key_store.failing", kind=self.kind, reason=str(error))

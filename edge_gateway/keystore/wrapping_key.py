@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable
-from edge_gateway.keystore.key_files import aside_of, destroy_file, read_private, sync_directory, write_private
+from edge_gateway.keystore.key_files import (
+    aside_of,
+    destroy_file,
+    read_private,
+    refuse_if_wiped,
+    sync_directory,
+    write_private,
+)
 from edge_gateway.keystore.secret import Secret
 
 WRAPPING_KEY_BYTES: Final = 32
@@ -111,6 +118,7 @@ class WrappingKeyFile:
 
     def _missing(self) -> KeyStoreError:
         if self.is_ours:
+            refuse_if_wiped(self.path.parent)
             return KeyStoreError(
                 "the wrapping key is missing, without which no key here opens",
                 where=str(self.path),

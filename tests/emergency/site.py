@@ -92,7 +92,7 @@ class Site:
         """Put in keys, identities, and a reading that waits."""
         for name, key in KEYS.items():
             self.store.put(name, Secret(key))
-        self.payload_keys.put("kitchen", PAYLOAD_KEY)
+        self.payload_keys.put("kitchen", Secret(PAYLOAD_KEY))
         (self.root / "tls.key").write_text(TLS_KEY.hex())
         (self.root / "password").write_text(PASSWORD.hex())
         Identities(self.directory / "identities.json").put(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -17,44 +20,8 @@ from edge_gateway.emergency.mark import parse_mark, read_mark, write_mark
 from edge_gateway.errors import ConfigError, KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
+from tests.emergency.cutter import Cutter
 from tests.emergency.site import KEYS, PASSWORD, PAYLOAD_KEY, TLS_KEY, Site
-
-
-class PowerCut(BaseException):
-    """The box is off."""
-
-
-class Cutter:
-    """Counts the steps that change the disk, opening a file among them, and cuts before one of them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.cut_at = 0
-        self.steps = 0
-        for name in ("open", "write", "pwrite", "fsync", "unlink", "rename", "replace"):
-            monkeypatch.setattr(os, name, self._counting(getattr(os, name), name))
-
-    def _counting(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def counted(*arguments: Any, **more: Any) -> Any:
-            self.steps += 1
-            if self.cut_at and self.steps >= self.cut_at:
-                if name == "pwrite" and self.steps == self.cut_at:  # a write is cut in its middle
-                    file, content, offset = arguments
-                    function(file, content[: len(content) // 2], offset)
-                raise PowerCut
-            return function(*arguments, **more)
-
-        return counted
-
-    def cuts(self, call: Callable[[], object], at: int) -> bool:
-        """Whether the call was cut."""
-        self.steps, self.cut_at = 0, at
-        try:
-            call()
-        except PowerCut:
-            return True
-        finally:
-            self.cut_at = 0
-        return False
 
 
 @pytest.fixture
@@ -104,6 +71,62 @@ def test_whoever_comes_later_is_refused(template: Site) -> None:
     assert wipe_all(Site.of_software(template.root)).reason == "test"
 
 
+def test_what_was_written_too_late_is_destroyed_by_who_comes_next(template: Site, tmp_path: Path) -> None:
+    """A command that was stopped during the wipe, and died after it, has left a key and an identity."""
+    late = tmp_path / "late"
+    template.copy(late)
+    wipe_all(template)
+    shutil.copy(late / "data" / "keys" / "wrapping-key", template.directory / "keys")
+    shutil.copy(late / "data" / "keys" / "gateway.key", template.directory / "keys")
+    shutil.copy(late / "data" / "identities.json", template.directory)
+    assert Site.of_software(template.root).abilities() >= {"sign gateway", "identity boiler"}
+    with pytest.raises(GatewayWiped, match=r"\(reason: test\)"):
+        restart(Site.of_software(template.root))
+    assert Site.of_software(template.root).abilities() == set()
+
+
+def test_nothing_is_kept_behind_the_mark(template: Site) -> None:
+    """Whoever holds the store open signs until its key is gone, but brings none, makes none and seals none."""
+    template.wipe().begin("test")
+    store = template.store
+    before = template.abilities()
+    calls: list[Callable[[], object]] = [
+        lambda: store.put("late", Secret(bytes(range(32)))),
+        lambda: store.create("late"),
+        lambda: store.put("gateway", Secret(bytes(range(32)))),
+        lambda: template.payload_keys.put("late", Secret(bytes(range(16)))),
+        template.data_keys.create,
+    ]
+    for call in calls:
+        with pytest.raises(KeyStoreError, match="the keys of this gateway were wiped"):
+            call()
+    assert template.abilities() == before
+    template.wipe().finish()
+    for call in (*calls, lambda: store.sign("gateway", b"x")):
+        with pytest.raises(KeyStoreError, match="the keys of this gateway were wiped"):
+            call()
+    assert Site.of_software(template.root).abilities() == set()
+
+
+def test_a_key_written_while_the_mark_is_made_is_taken_back(template: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark may come between the writer's look and its write, and the whole wipe with it."""
+    real = os.replace
+    wipe = template.wipe()
+
+    def wiped_before(source: Any, target: Any, **more: Any) -> None:
+        monkeypatch.undo()
+        wipe.begin("test")
+        wipe.finish()
+        Path(source).parent.mkdir(exist_ok=True)
+        Path(source).write_bytes(b"late")  # the wipe has taken it
+        real(source, target, **more)
+
+    monkeypatch.setattr(Path, "replace", lambda self, to: wiped_before(self, to))
+    with pytest.raises(KeyStoreError, match="the keys of this gateway were wiped"):
+        template.store.put("late", Secret(bytes(range(32))))
+    assert list((template.directory / "keys").iterdir()) == []
+
+
 def test_without_a_mark_nobody_is_refused(template: Site) -> None:
     """And nothing is changed."""
     before = template.abilities()
@@ -114,6 +137,41 @@ def test_without_a_mark_nobody_is_refused(template: Site) -> None:
         template.wipe().finish()
 
 
+class _Now:
+    """Stands for the thread that wipes the key store, and is as fast as can be: it ends before the files are begun."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._calls: list[Callable[[], object]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, call: Callable[[], object]) -> Future[object]:
+        done: Future[object] = Future()
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001  # as an executor does
+            done.set_exception(error)
+        return done
+
+
+class _Last(_Now):
+    """And this one as slow: it begins when the files are gone."""
+
+    def submit(self, call: Callable[[], object]) -> Any:
+        return SimpleNamespace(result=call)
+
+
+@pytest.fixture(params=[_Now, _Last])
+def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the wipe of the key store and that of files come to lie to each other."""
+    monkeypatch.setattr("edge_gateway.emergency.wipe.ThreadPoolExecutor", request.param)
+
+
+@pytest.mark.usefixtures("beside")
 def test_a_wipe_cut_at_any_step_ends_wiped(template: Site, tmp_path: Path, cutter: Cutter) -> None:
     """Cut before every open, write, sync and rename, and cut again while it ends: never half alive."""
     secrets = [*KEYS.values(), PAYLOAD_KEY, TLS_KEY, PASSWORD, template.data_key()]

@@ -5,13 +5,18 @@ A cut is a process of its own that ends without a word, just before a command go
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
+import threading
+import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +112,7 @@ def test_a_wipe_cut_at_any_command_ends_wiped(template: Path, roots: Iterator[Pa
     for root in roots:
         with BlockingTpm(root / "tpm") as tpm:
             was_cut = wipe_and_die(root, tpm, cut_at=cuts + 1)
+            assert list((root / "data" / "keys").glob("*.tpm")) == [], "before the TPM is asked for anything"
             tpm.power_cut()
             store = store_of(root, tpm)
             with pytest.raises(GatewayWiped):
@@ -158,6 +164,71 @@ def test_a_tpm_that_fails_at_any_command_is_wiped_at_the_next_start(
     assert failing >= 3
 
 
+def test_a_tpm_that_hangs_keeps_nothing_alive(template: Path, roots: Iterator[Path], tmp_path: Path) -> None:
+    """Somebody holds its bus: while it does not answer all files go, and when it does the wipe ends."""
+    root = next(roots)
+    with BlockingTpm(root / "tpm") as tpm:
+        bus, let_go = Bus(), threading.Event()
+        bus.before = lambda _: let_go.wait(60)
+        store = store_of(root, tpm, bus)
+        wipe = Site(root, store).wipe()
+        wipe.begin("test")
+        with ThreadPoolExecutor(1) as beside:
+            report = beside.submit(wipe.finish)
+            try:
+                wait_until(lambda: not alive(root))
+                assert not report.done()
+                assert CLEAR not in bus.commands
+            finally:
+                let_go.set()
+            assert (report.result().done, report.result().left) == (True, ())
+        store.close()
+        assert_wiped(root, tpm, template, tmp_path)
+
+
+def alive(root: Path) -> list[Path]:
+    """Files that a wipe destroys."""
+    data = root / "data"
+    sealed = [*(data / "keys").glob("*.tpm"), *(data / "data-keys").iterdir(), *(data / "payload-keys").iterdir()]
+    others = [root / "tls.key", root / "password", data / "identities.json"]
+    return sealed + [each for each in others if each.exists()]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    give_up_at_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < give_up_at_s
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("trouble", ["full", "mode"])
+def test_what_keeps_the_store_from_being_used_keeps_nobody_from_clearing_the_tpm(
+    template: Path, roots: Iterator[Path], tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without room for a mark, or a directory that others can read."""
+    root = next(roots)
+    with BlockingTpm(root / "tpm") as tpm:
+        store = store_of(root, tpm)
+        wipe = Site(root, store).wipe()
+        real = os.open
+
+        def full(path: Any, flags: int, *more: Any, **named: Any) -> int:
+            if flags & os.O_CREAT:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            return real(path, flags, *more, **named)
+
+        wipe.begin("test")
+        if trouble == "full":
+            monkeypatch.setattr(os, "open", full)
+        else:
+            (root / "data" / "keys").chmod(0o755)
+        report = wipe.finish()
+        monkeypatch.undo()
+        assert report.done == (trouble == "mode")  # on a full disk, for its own mark
+        store.close()
+        assert_wiped(root, tpm, template, tmp_path)
+
+
 def test_a_tpm_that_refuses_is_told_of_and_all_else_destroyed(roots: Iterator[Path]) -> None:
     """Its lockout password is another: the report says what to do, and no start asks it again."""
     root = next(roots)
@@ -170,8 +241,11 @@ def test_a_tpm_that_refuses_is_told_of_and_all_else_destroyed(roots: Iterator[Pa
         report = wipe.finish()
         assert report.done
         assert "the TPM could not be cleared: its lockout password is another" in report.left[0]
-        # What was sealed lies where only a test has kept a copy of it.
-        assert Site(root, store).abilities() == {"unseal"}
+        assert Site(root, store).abilities() == set()
+        # The TPM itself still opens what was sealed: for who has kept a copy of it, as this test has.
+        thief = TpmKeyStore(root / "elsewhere", tcti=tpm.tcti)
+        assert thief.unseal((root / "sealed").read_bytes()).reveal() == PAYLOAD_KEY * 2
+        thief.close()
         asked = bus.commands.count(CLEAR)
         with pytest.raises(GatewayWiped, match="its lockout password is another"):
             Site(root, store).wipe().refuse()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_gateway.errors import KeyMissing, KeyStoreError
+from edge_gateway.errors import KeyMissing, KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import KeyStore, Secret
 
+from .absences import AWAY
 from .backends import ALL, OF_OUR_KEYS, Backend
 
 KEY = bytes(range(32))
@@ -226,8 +227,9 @@ def test_what_was_changed_does_not_unseal(any_store: KeyStore) -> None:
     sealed = any_store.seal(Secret(KEY))
     changed = [sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :] for place in range(len(sealed))]
     for wrong in (*changed, sealed[:-1], sealed[:10], b"", b"x", bytes(100), bytes(100_000)):
-        with pytest.raises(KeyStoreError):
+        with pytest.raises(KeyStoreError) as refused:
             any_store.unseal(wrong)
+        assert not isinstance(refused.value, KeyStoreUnavailable), "nobody is to wait for it"
     assert any_store.unseal(sealed).reveal() == KEY
 
 
@@ -238,8 +240,23 @@ def test_only_the_store_that_sealed_opens(any_backend: Backend, tmp_path: Path) 
     with any_backend(tmp_path / "here") as here, any_backend(tmp_path / "elsewhere") as elsewhere:
         elsewhere.seal(Secret(KEY))
         sealed = here.seal(Secret(KEY))
-        with pytest.raises(KeyStoreError):
+        with pytest.raises(KeyStoreError) as refused:
             elsewhere.unseal(sealed)
+        assert not isinstance(refused.value, KeyStoreUnavailable)
+
+
+@pytest.mark.parametrize("name", AWAY)
+def test_what_is_sealed_waits_for_a_store_that_is_away(name: str, tmp_path: Path) -> None:
+    """Its error says that it may pass, and what was sealed opens when the store, or the boot, is as it has to be."""
+    with AWAY[name](tmp_path) as (store, go_away, come_back):
+        sealed = store.seal(Secret(KEY))
+        for _ in range(2):
+            go_away()
+            for call in (lambda: store.unseal(sealed), lambda: store.seal(Secret(KEY)), store.check):
+                with pytest.raises(KeyStoreUnavailable):
+                    call()
+            come_back()
+            assert store.unseal(sealed).reveal() == KEY
 
 
 def test_threads_may_call_at_once(any_backend: Backend, any_store: KeyStore) -> None:

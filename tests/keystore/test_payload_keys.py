@@ -31,7 +31,7 @@ def store(directory: Path) -> PayloadKeyStore:
 def test_a_key_comes_back_as_it_went_in(store: PayloadKeyStore, directory: Path, size_bytes: int) -> None:
     """All sizes of AES, over a restart too."""
     key = bytes(range(size_bytes))
-    store.put("kitchen", key)
+    store.put("kitchen", Secret(key))
     assert store.open_key("kitchen").reveal() == key
     assert SealedPayloadKeys(directory, SoftwareKeyStore(directory.parent / "keys")).open_key("kitchen").reveal() == key
 
@@ -40,13 +40,13 @@ def test_a_key_comes_back_as_it_went_in(store: PayloadKeyStore, directory: Path,
 def test_a_key_that_aes_does_not_take_is_refused(store: PayloadKeyStore, size_bytes: int) -> None:
     """It is refused with its size, and nothing is stored."""
     with pytest.raises(KeyStoreError, match=rf"a key of {size_bytes} bytes cannot be used. Give 16, 24 or 32 bytes"):
-        store.put("kitchen", bytes(size_bytes))
+        store.put("kitchen", Secret(bytes(size_bytes)))
     assert store.names() == []
 
 
 def test_files_are_the_owners_alone(store: PayloadKeyStore, directory: Path) -> None:
     """Mode 0600 in a directory of mode 0700, like identity keys; one that others can read is not opened."""
-    store.put("kitchen", KEY)
+    store.put("kitchen", Secret(KEY))
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((directory / "kitchen.key").stat().st_mode) == 0o600
     (directory / "kitchen.key").chmod(0o644)
@@ -56,7 +56,7 @@ def test_files_are_the_owners_alone(store: PayloadKeyStore, directory: Path) -> 
 
 def test_a_file_cut_short_is_no_key(store: PayloadKeyStore, directory: Path) -> None:
     """What a person broke is found when it is opened, and not by a cipher later."""
-    store.put("kitchen", KEY)
+    store.put("kitchen", Secret(KEY))
     (directory / "kitchen.key").write_bytes(KEY[:9])
     with pytest.raises(
         KeyStoreError,
@@ -73,8 +73,8 @@ def test_a_key_that_is_not_there_says_how_to_import_it(store: PayloadKeyStore) -
 
 def test_a_removed_key_is_gone(store: PayloadKeyStore) -> None:
     """And removing one that is not there says which are."""
-    store.put("hall", KEY)
-    store.put("kitchen", KEY)
+    store.put("hall", Secret(KEY))
+    store.put("kitchen", Secret(KEY))
     store.remove("hall")
     assert store.names() == ["kitchen"]
     with pytest.raises(KeyStoreError, match=r"key 'hall' in .*: there is no such key. Keys there: kitchen"):
@@ -108,7 +108,7 @@ def test_nothing_of_a_key_is_told(store: PayloadKeyStore, key: bytes) -> None:
     """Neither an error nor the store's or the secret's text holds it, as bytes, hex or base64."""
     told = []
     try:
-        store.put("k", key)
+        store.put("k", Secret(key))
         told += [str(store.open_key("k")), repr([store.open_key("k")])]
         store.open_key("other")
     except KeyStoreError as error:

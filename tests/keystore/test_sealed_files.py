@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable
-from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore import KeyStore, Secret
 from edge_gateway.keystore.data_keys import SealedDataKeys
 from edge_gateway.keystore.payload_keys import SealedPayloadKeys
 from edge_gateway.keystore.sealed_files import read_sealed_file
@@ -37,7 +37,7 @@ def test_keys_open_after_a_restart(backend: Backend, tmp_path: Path) -> None:
     with backend(tmp_path) as store:
         key_id = SealedDataKeys(data, store).create()
         key = SealedDataKeys(data, store).open(key_id).reveal()
-        SealedPayloadKeys(payload, store).put("kitchen", KEY)
+        SealedPayloadKeys(payload, store).put("kitchen", Secret(KEY))
     for directory in (data, payload):
         assert find_secrets(directory, [key, KEY]).findings == ()
     with backend(tmp_path) as again:
@@ -52,7 +52,7 @@ def test_keys_of_another_store_do_not_open(backend: Backend, tmp_path: Path) -> 
         (tmp_path / name).mkdir()
     with backend(tmp_path / "here") as here, backend(tmp_path / "elsewhere") as elsewhere:
         SealedDataKeys(data, here).create()
-        SealedPayloadKeys(payload, here).put("kitchen", KEY)
+        SealedPayloadKeys(payload, here).put("kitchen", Secret(KEY))
         elsewhere.unseal(elsewhere.seal(SealedDataKeys(data, here).open(1)))
         with pytest.raises(KeyStoreError, match=r"data-keys/1.key: does not unseal: .*Bring file and key store back"):
             SealedDataKeys(data, elsewhere).open(1)
@@ -67,7 +67,7 @@ def test_files_cannot_stand_in_for_each_other(store: KeyStore, tmp_path: Path) -
     data, payload = SealedDataKeys(tmp_path / "data", store), SealedPayloadKeys(tmp_path / "payload", store)
     data.create()
     data.create()
-    payload.put("1", KEY)
+    payload.put("1", Secret(KEY))
     first = tmp_path / "data" / "1.key"
     for other in (tmp_path / "data" / "2.key", tmp_path / "payload" / "1.key"):
         first.write_bytes(other.read_bytes())
@@ -127,7 +127,7 @@ def test_any_bytes_for_a_file_are_an_error(store: KeyStore, tmp_path: Path, cont
 def test_a_file_too_long_to_be_a_key_is_not_read(store: KeyStore, tmp_path: Path) -> None:
     """However long it is, a few kilobytes are looked at."""
     payload = SealedPayloadKeys(tmp_path / "payload", store)
-    payload.put("kitchen", KEY)
+    payload.put("kitchen", Secret(KEY))
     with (tmp_path / "payload" / "kitchen.key").open("ab") as file:
         file.truncate(10**10)
     with pytest.raises(KeyStoreError, match=r"kitchen.key: is too long to be a key"):
@@ -140,7 +140,7 @@ def test_wiped_keys_are_gone_whatever_the_store_still_opens(store: KeyStore, tmp
     for keys in (data, payload):
         keys.wipe()  # nothing there is no error
     data.create()
-    payload.put("kitchen", KEY)
+    payload.put("kitchen", Secret(KEY))
     (tmp_path / "payload").chmod(0o755)
     for keys in (data, payload):
         keys.wipe()

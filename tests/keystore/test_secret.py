@@ -8,18 +8,20 @@ import copy
 import gc
 import logging
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_gateway.keystore import Secret
 
 KEY = bytes(range(16))
+PADDED_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 def test_a_secret_does_not_leave_by_accident(caplog: pytest.LogCaptureFixture) -> None:
@@ -80,8 +82,10 @@ def test_text_forms_come_back(key: bytes, blank: bytes) -> None:
 
 
 @given(st.binary(max_size=60) | st.text("AZaz09+/=\n", max_size=40).map(str.encode))
+@example(b"////////=")
+@example(b"////====")
 def test_any_other_text_is_refused(text: bytes) -> None:
-    """Whatever is given, what comes out is what Python's strict decoders make of it, or an error without it."""
+    """Whatever is given, what comes out is what strict decoders make of it, or an error without it."""
     for decode, ours in ((strict_base64, Secret.from_base64), (strict_hex, Secret.from_hex)):
         expected = decode(text)
         if expected is not None:
@@ -92,10 +96,9 @@ def test_any_other_text_is_refused(text: bytes) -> None:
 
 
 def strict_base64(text: bytes) -> bytes | None:
-    try:
-        return base64.b64decode(text.strip(b" \t\r\n"), validate=True)
-    except ValueError:
-        return None
+    # By RFC 4648, section 3.2: Python's strict decoder takes padding behind what needs none.
+    text = text.strip(b" \t\r\n")
+    return base64.b64decode(text) if PADDED_BASE64.fullmatch(text) else None
 
 
 def strict_hex(text: bytes) -> bytes | None:

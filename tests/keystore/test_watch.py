@@ -8,10 +8,10 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.keystore.watch import KeyStoreWatch
+from edge_gateway.offload import run_inline
 from edge_gateway.testbench.virtual_time import run_virtual
 
 MINUTE_S = 60

@@ -23,6 +23,7 @@ from edge_gateway.codec import compile_profile, load_profile
 from edge_gateway.codec.payload_keys import same_payload_keys
 from edge_gateway.config.load import parse_config
 from edge_gateway.framing.slip import SlipFramer
+from edge_gateway.keystore import Secret
 from edge_gateway.keystore.payload_keys import SealedPayloadKeys
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.records import Message
@@ -155,7 +156,7 @@ def frames(directory: Path, counters: range, *, key: bytes = KEY, uptime_ms: int
 
 def keep_key(directory: Path) -> None:
     store = SoftwareKeyStore(directory / "data" / KEYS_DIRECTORY)
-    SealedPayloadKeys(directory / "data" / PAYLOAD_KEYS_DIRECTORY, store).put("kitchen", KEY)
+    SealedPayloadKeys(directory / "data" / PAYLOAD_KEYS_DIRECTORY, store).put("kitchen", Secret(KEY))
 
 
 def test_a_sealed_reading_arrives_and_a_recording_of_it_does_not(directory: Path) -> None:

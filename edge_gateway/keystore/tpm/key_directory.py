@@ -12,17 +12,15 @@ could then have that TPM sign.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Final
 
 from edge_gateway.durable_file import replace_durably
-from edge_gateway.errors import KeyMissing, KeyStoreError
-from edge_gateway.keystore.tpm.wrapped import LONGEST_WRAPPED_BYTES, Wrapped
+from edge_gateway.errors import KeyStoreError
+from edge_gateway.keystore.key_files import KeyFiles, changing, read_private, sync_directory
+from edge_gateway.keystore.tpm.wrapped import Wrapped
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUFFIX: Final = ".tpm"
 _ROOT_FILE: Final = "srk.name"
 _WIPE_FILE: Final = "wipe.begun"
@@ -41,27 +39,11 @@ class KeyDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
-
-    def check_name(self, name: str) -> None:
-        """Refuse what could lead elsewhere."""
-        if not _NAME.fullmatch(name):
-            raise KeyStoreError(
-                "cannot be a key's name",
-                where=repr(name),
-                remedy="Use letters, digits, `.`, `_` and `-`, at most 64 of them",
-            )
+        self._keys = KeyFiles(path, suffix=_SUFFIX)
 
     def names(self) -> list[str]:
         """Of all keys, sorted."""
-        try:
-            found = os.listdir(self.path)  # noqa: PTH208  # paths take ten times as long, and there may be thousands
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _failed("cannot be listed", self.path, error) from error
-        return sorted(
-            each.removesuffix(_SUFFIX) for each in found if each.endswith(_SUFFIX) and not each.startswith(".")
-        )
+        return self._keys.names()
 
     def read(self, name: str) -> Wrapped:
         """A key.
@@ -70,20 +52,11 @@ class KeyDirectory:
             KeyMissing: there is none of this name.
             KeyStoreError: it is not as it was written.
         """
-        self.check_name(name)
-        path = self._key_path(name)
-        content = self._read(path, LONGEST_WRAPPED_BYTES)
-        if content is None:
-            raise KeyMissing(
-                "there is no such key",
-                where=f"key {name!r} in {self.path}",
-                remedy=f"Import it: edge-gateway keys import {name} --config gateway.yaml < key.txt",
-            )
-        return Wrapped.from_bytes(content, label=name, where=str(path))
+        return Wrapped.from_bytes(self._keys.read(name), label=name, where=str(self._keys.path(name)))
 
     def put(self, key: Wrapped) -> None:
         """Keep a key under its label; a power cut leaves the older one or this one."""
-        self._write(self._key_path(key.label), key.to_bytes())
+        self._keys.put(key.label, key.to_bytes())
 
     def remove(self, name: str) -> None:
         """Forget a key.
@@ -91,18 +64,7 @@ class KeyDirectory:
         Raises:
             KeyMissing: there is none of this name.
         """
-        self.check_name(name)
-        self._check_directory()
-        try:
-            self._key_path(name).unlink()
-            _sync(self.path)
-        except FileNotFoundError:
-            known = ", ".join(self.names()[:20]) or "none"
-            raise KeyMissing(
-                "there is no such key", where=f"key {name!r} in {self.path}", remedy=f"Keys there: {known}"
-            ) from None
-        except OSError as error:
-            raise _failed("cannot be removed", self._key_path(name), error) from error
+        self._keys.remove(name)
 
     @property
     def root_path(self) -> Path:
@@ -115,26 +77,32 @@ class KeyDirectory:
         Raises:
             KeyStoreError: the file is damaged, or is gone while there are keys.
         """
-        content = self._read(self.root_path, 100)
-        if content is None:
+        content = bytearray(100)
+        try:
+            size_bytes = read_private(self.root_path, content)
+        except FileNotFoundError:
             if self.names():
                 raise KeyStoreError(
                     "it is missing, while there are keys",
                     where=str(self.root_path),
                     remedy="Bring the directory back from a backup, whole",
-                )
+                ) from None
             return None
-        if not _ROOT_NAME.fullmatch(content):
+        except OSError as error:
+            raise _failed("cannot be read", self.root_path, error) from error
+        name = bytes(content[:size_bytes])
+        if not _ROOT_NAME.fullmatch(name):
             raise KeyStoreError(
                 "not what the key store wrote",
                 where=str(self.root_path),
                 remedy="Bring it back from this box's backup, or wipe: edge-gateway keys wipe",
             )
-        return bytes.fromhex(content.decode("ascii"))
+        return bytes.fromhex(name.decode("ascii"))
 
     def pin_root(self, name: bytes) -> None:
         """Remember the storage root key's Name for good."""
-        self._write(self.root_path, name.hex().encode("ascii") + b"\n")
+        with changing(self.path, self.root_path):
+            replace_durably(self.root_path, name.hex().encode("ascii") + b"\n")
 
     @property
     def is_being_wiped(self) -> bool:
@@ -143,82 +111,53 @@ class KeyDirectory:
 
     def begin_wipe(self) -> None:
         """From now on, over any power cut, until `end_wipe`, this is a store that is being wiped."""
-        self._write(self.path / _WIPE_FILE, b"")
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_durably(self.path / _WIPE_FILE, b"")
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise _failed("cannot be marked as being wiped", self.path, error) from error
 
     def delete_all(self) -> None:
-        """Delete keys first, then what says whose they were."""
+        """Delete keys first, then what says whose they were; one that stays keeps no other from going.
+
+        They are not overwritten: of a thousand files that takes seconds, for which the TPM would have to wait. Modes
+        are not asked for.
+        """
+        failures: list[OSError] = []
         try:
-            for path in sorted(self.path.iterdir()):
-                if path.name.removesuffix(".new").endswith(_SUFFIX):
-                    path.unlink()
-            _sync(self.path)
-            self.root_path.unlink(missing_ok=True)
-            _sync(self.path)
+            keys = [each for each in sorted(self.path.iterdir()) if each.name.removesuffix(".new").endswith(_SUFFIX)]
+            for doomed in (keys, [self.root_path]):
+                for path in doomed:
+                    try:
+                        path.unlink(missing_ok=True)
+                    except OSError as error:
+                        failures.append(error)
+                sync_directory(self.path)
+        except FileNotFoundError:
+            return  # there is no directory: nothing was ever put, or somebody else has removed it all
         except OSError as error:
-            raise _failed("cannot be wiped", self.path, error) from error
+            failures.append(error)
+        if failures:
+            raise _failed("cannot be wiped", self.path, failures[0]) from failures[0]
 
     def end_wipe(self) -> None:
         """The store is as new."""
         try:
             (self.path / _WIPE_FILE).unlink(missing_ok=True)
-            _sync(self.path)
+            sync_directory(self.path)
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise _failed("cannot be wiped", self.path, error) from error
 
     def check(self) -> None:
         """See that nobody else gets at the files, and that what they hold can be told."""
-        self._check_directory()
+        self._keys.check()
         self.root_name()
-
-    def _key_path(self, name: str) -> Path:
-        return self.path / f"{name}{_SUFFIX}"
-
-    def _read(self, path: Path, longest_bytes: int) -> bytes | None:
-        """A whole file, or one byte more than it may have; None if there is none."""
-        self._check_directory()
-        try:
-            with path.open("rb") as file:
-                _check_mode(path, os.fstat(file.fileno()))
-                return file.read(longest_bytes + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _failed("cannot be read", path, error) from error
-
-    def _write(self, path: Path, content: bytes) -> None:
-        try:
-            if not self.path.exists():
-                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _sync(self.path.parent)
-            self._check_directory()
-            replace_durably(path, content, mode=0o600)
-        except OSError as error:
-            raise _failed("cannot be written", path, error) from error
-
-    def _check_directory(self) -> None:
-        try:
-            _check_mode(self.path, self.path.stat())
-        except FileNotFoundError:
-            return  # nothing has been written yet
-        except OSError as error:
-            raise _failed("cannot be read", self.path, error) from error
-
-
-def _check_mode(path: Path, status: os.stat_result) -> None:
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
-        raise KeyStoreError(f"can be read by others (mode {mode:04o})", where=str(path), remedy=f"chmod go-rwx {path}")
 
 
 def _failed(what: str, path: Path, error: OSError) -> KeyStoreError:
     return KeyStoreError(
         f"{what}: {error.strerror}", where=str(path), remedy="Check the directory's owner and space, and the disk"
     )
-
-
-def _sync(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -12,6 +12,7 @@ import structlog
 
 from edge_gateway.errors import ConfigError, KeyStoreError
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.key_files import check_name
 from edge_gateway.keystore.tpm.boot_policy import BootPolicy
 from edge_gateway.keystore.tpm.certificate_key import CertificateKey
 from edge_gateway.keystore.tpm.key_directory import KeyDirectory
@@ -93,7 +94,7 @@ class TpmKeyStore:
 
     def put(self, name: str, key: Secret) -> None:
         """See `KeyStore.put`. The key is encrypted on its way to the TPM."""
-        self._files.check_name(name)
+        check_name(name)
         if len(key) not in _KEY_BYTES:
             raise KeyStoreError(
                 f"a key of {len(key)} bytes cannot be used", where=f"key {name!r}", remedy="Give 16 to 64 bytes"
@@ -102,7 +103,7 @@ class TpmKeyStore:
 
     def create(self, name: str) -> None:
         """See `KeyStore.create`. The key is the TPM's own random bits."""
-        self._files.check_name(name)
+        check_name(name)
         self._files.put(self._chip.make_key(name))
 
     def sign(self, name: str, data: bytes) -> bytes:
@@ -122,7 +123,7 @@ class TpmKeyStore:
         Raises:
             KeyStoreError: the name cannot be used or is taken, or the store cannot be written.
         """
-        self._files.check_name(name)
+        check_name(name)
         if name in self._files.names():  # the certificate of the older one would be worth nothing
             raise KeyStoreError(
                 "is there already, and would be lost",
@@ -182,7 +183,7 @@ class TpmKeyStore:
 
     def import_challenge(self, name: str, challenge: bytes) -> None:
         """See `Attester.import_challenge`."""
-        self._files.check_name(name)
+        check_name(name)
         self._files.put(self._chip.take_key(name, challenge))
 
     def check(self) -> None:
@@ -216,28 +217,39 @@ class TpmKeyStore:
     def wipe(self) -> None:
         """See `KeyStore.wipe`. The TPM is cleared, which takes all that anybody has put under its owner.
 
-        While a wipe is not ended, the store does nothing else. If the TPM refuses to be cleared, the files go all the
-        same. If it fails, they go, and the next call ends the wipe.
+        The files go first, in the time that it takes to unlink them: whoever holds the TPM's bus could keep the answer
+        back for minutes. What a step fails at keeps no other from its turn. While a wipe is not ended, the store does
+        nothing else; if the TPM fails, the next call ends it. If the TPM refuses to be cleared, it has ended.
         """
-        self._files.begin_wipe()
+        failures = [_failure_of(self._files.begin_wipe), _failure_of(self._files.delete_all)]
         try:
             refusal = self._chip.clear()
         except KeyStoreError as error:
-            self._files.delete_all()
+            gone = "the key files are gone" if failures[1] is None else f"key files are left: {failures[1].what}"
             raise type(error)(
-                f"the key files are gone; copies made before work until the TPM is cleared, which failed: {error.what}",
+                f"{gone}; copies made before work until the TPM is cleared, which failed: {error.what}",
                 where=error.where,
                 remedy=f"{error.remedy}. Then wipe again: edge-gateway keys wipe",
             ) from error
-        self._files.delete_all()
-        self._files.end_wipe()
+        if failures[1] is None:
+            self._files.end_wipe()
         _log.warning("keystore.tpm.wiped", tcti=str(self._tcti), cleared=refusal is None)
-        if refusal is not None:
-            raise refusal
+        # That the mark could not be made is no matter any more.
+        for failure in (refusal, failures[1]):
+            if failure is not None:
+                raise failure
 
     def close(self) -> None:
         """See `KeyStore.close`."""
         self._chip.close()
+
+
+def _failure_of(step: Callable[[], None]) -> KeyStoreError | None:
+    try:
+        step()
+    except KeyStoreError as error:
+        return error
+    return None
 
 
 def _no_certificate_key(name: str) -> KeyStoreError:

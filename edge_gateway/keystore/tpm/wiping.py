@@ -43,8 +43,7 @@ def clear(link: Link, lockout_auth: Password | None) -> KeyStoreError | None:
             if refusal is None:
                 raise
             return KeyStoreError(
-                f"the TPM could not be cleared: {refusal}. The key files are gone; copies made before still work with "
-                "it",
+                f"the TPM could not be cleared: {refusal}; copies made before still work with it",
                 where="TPM",
                 remedy="Clear it in the firmware's setup, or give the lockout password in a file: "
                 "key_store.lockout_password_file",

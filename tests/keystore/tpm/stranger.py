@@ -17,11 +17,17 @@ from tpm2_pytss import (
     ESYS_TR,
     TPM2_ALG,
     TPM2_CAP,
+    TPM2_SE,
     TPM2B_PUBLIC,
     TPM2B_SENSITIVE_CREATE,
     TPML_DIGEST_VALUES,
+    TPMS_SENSITIVE_CREATE,
     TPMT_HA,
+    TPMT_SYM_DEF,
+    TSS2_Exception,
 )
+
+TPM_RC_LOCKOUT = 0x921
 
 
 class Stranger:
@@ -53,6 +59,34 @@ class Stranger:
         public, _ = TPM2B_PUBLIC.unmarshal(template)
         handle, *_ = self._esys.create_primary(in_sensitive=TPM2B_SENSITIVE_CREATE(), in_public=public)
         return handle
+
+    def take_a_place(self, what: str) -> None:
+        """Of `objects` or `sessions`, for a moment."""
+        if what == "objects":
+            self._esys.flush_context(self.make(key_template(made_inside=True)))
+            return
+        symmetric = TPMT_SYM_DEF(algorithm=TPM2_ALG.NULL)
+        session = self._esys.start_auth_session(ESYS_TR.NONE, ESYS_TR.NONE, TPM2_SE.HMAC, symmetric, TPM2_ALG.SHA256)
+        self._esys.flush_context(session)
+
+    def guess_until_locked(self) -> list[int]:
+        """Try wrong passwords of a key of one's own; the TPM's answers."""
+        public = TPM2B_PUBLIC.parse(
+            "hmac", objectAttributes="userwithauth|fixedtpm|fixedparent|sensitivedataorigin|sign"
+        )
+        key, *_ = self._esys.create_primary(TPM2B_SENSITIVE_CREATE(TPMS_SENSITIVE_CREATE(b"right")), public)
+        self._esys.dictionary_attack_parameters(
+            new_max_tries=2, new_recovery_time=1000, lockout_recovery=1000, lock_handle=ESYS_TR.LOCKOUT
+        )
+        self._esys.tr_set_auth(key, b"wrong")
+        codes: list[int] = []
+        while len(codes) < 10 and TPM_RC_LOCKOUT not in codes:
+            try:
+                self._esys.hmac(key, b"x", TPM2_ALG.SHA256)
+            except TSS2_Exception as error:
+                codes.append(int(error.rc))
+        self._esys.flush_context(key)
+        return codes
 
     def persist(self, made: Any, handle: int) -> None:
         self._esys.evict_control(auth=ESYS_TR.OWNER, object_handle=made, persistent_handle=handle)
