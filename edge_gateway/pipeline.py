@@ -37,10 +37,12 @@ from edge_gateway.buffer.intake import Intake
 from edge_gateway.clock import Clock, rfc3339, stamp
 from edge_gateway.codec import Decoded
 from edge_gateway.config.model import BufferSettings, DeliverySettings
-from edge_gateway.emergency import WIPE_COMMAND, Emergency
-from edge_gateway.errors import CommandInvalid, StoreError, TransportError
+from edge_gateway.emergency import Emergency
+from edge_gateway.errors import CommandInvalid, TransportError
 from edge_gateway.keystore.watch import KeyStoreWatch
 from edge_gateway.link import Device, Link
+from edge_gateway.own_commands import OwnCommands
+from edge_gateway.provisioning.rotation import KeyRotation
 from edge_gateway.quarantine import replay
 from edge_gateway.records import (
     Command,
@@ -70,9 +72,6 @@ MOST_SENSOR_FAULTS: Final = 10
 
 _LAST_READ_S: Final = 0.5
 """How long a stopping gateway waits for what was read to find room in the intake."""
-
-OWN_COMMANDS: Final = ("publish-ledger", "rotate-buffer-key", WIPE_COMMAND)
-"""What the gateway itself obeys, under its own name."""
 
 _LOOK_DELIVERED_S: Final = 0.05
 
@@ -106,6 +105,7 @@ class Gateway:
         delivery: how.
         buffer_settings: how much may wait for the disk, and how large a message may be.
         keys: tells how the key store is.
+        rotation: has keys replaced when they are old.
         emergency: destroys all keys when there is a reason.
         clock: stamps readings.
         rng: jitter.
@@ -123,12 +123,14 @@ class Gateway:
         delivery: DeliverySettings,
         buffer_settings: BufferSettings,
         keys: KeyStoreWatch,
+        rotation: KeyRotation,
         emergency: Emergency,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self._name = name
         self._keys = keys
+        self._rotation = rotation
         self._emergency = emergency
         self._event_lane = buffer_settings.event_lane
         self._deliveries: list[asyncio.Task[None]] = []
@@ -172,6 +174,12 @@ class Gateway:
             sensors.limits,
             rng,
         )
+        self._own_commands = OwnCommands(
+            publish_ledger=self.publish_ledger,
+            rotate_buffer_key=buffer.rotate_key,
+            rotation=rotation,
+            emergency=emergency,
+        )
         self._started_at_s = 0.0
         self._commands: set[asyncio.Task[None]] = set()
 
@@ -203,6 +211,7 @@ class Gateway:
                 twins = [tasks.create_task(twin.run(), name=f"twin {name}") for name, twin in self._twins.items()]
                 bulletins = tasks.create_task(self._bulletins.run(), name="bulletins")
                 keys = tasks.create_task(self._keys.run(), name="key store watch")
+                rotation = tasks.create_task(self._rotation.run(), name="key rotation")
                 readers = [tasks.create_task(self._read(link), name=f"link {link.name}") for link in self._links]
                 polls = [
                     tasks.create_task(link.polled.run(), name=f"polls {link.name}")
@@ -213,7 +222,7 @@ class Gateway:
                 await stop.wait()
 
                 _log.info("gateway.stopping", gateway=self._name)
-                await _end([*polls, *twins, bulletins, keys])
+                await _end([*polls, *twins, bulletins, keys, rotation])
                 await self._stop_reading(readers)
                 await _end([*self._commands])
                 with contextlib.suppress(TimeoutError):
@@ -390,7 +399,7 @@ class Gateway:
         """Bring a command to its device and say how it ended. Never raises."""
         device = self._devices.get(command.device)
         if device is None and command.device == self._name:
-            return await self._run_own_command(command)
+            return await self._own_commands.run(command)
         if device is None:
             return CommandResult(
                 CommandStatus.INVALID, f"there is no device {command.device!r}; `edge-gateway status` lists them"
@@ -418,26 +427,6 @@ class Gateway:
             detail=result.detail,
         )
         return result
-
-    async def _run_own_command(self, command: Command) -> CommandResult:
-        """A command to the gateway itself, under its own name."""
-        if command.name == WIPE_COMMAND:
-            return await self._emergency.run_command(command)
-        try:
-            match command.name:
-                case "publish-ledger":
-                    answer: dict[str, Value] = {"rows": await self.publish_ledger()}
-                case "rotate-buffer-key":
-                    answer = {"key": await self._buffer.rotate_key()}
-                case _:
-                    return CommandResult(
-                        CommandStatus.INVALID,
-                        f"a gateway has no command {command.name!r}; {', '.join(OWN_COMMANDS)} would do",
-                    )
-        except StoreError as error:
-            return CommandResult(CommandStatus.REFUSED, str(error))
-        _log.info("gateway.command_done", command=command.name, source=command.source, **answer)
-        return CommandResult(CommandStatus.ACKNOWLEDGED, answer=answer)
 
     def _run_soon(self, command: Command) -> None:
         """Carry out a rule's command without keeping the link waiting for the answer that comes over it."""
@@ -504,7 +493,8 @@ class Gateway:
             "queue": buffer.queued,
             "account": {column: getattr(buffer.totals, column) for column in ACCOUNT_COLUMNS},
             "buffer": {"state": buffer.state, "fault": buffer.fault},
-            "key_store": {"kind": self._keys.kind, "weakness": self._keys.weakness, "fault": self._keys.fault},
+            "key_store": {"kind": self._keys.kind, "weakness": self._keys.weakness, "fault": self._keys.fault}
+            | self._rotation.status(),
             "uplink": {
                 "endpoint": self._uplink.endpoint,
                 "connected": uplink.connected,
@@ -519,7 +509,11 @@ class Gateway:
             "tamper": self._emergency.status(),
             "alerts": self._rules.raised(),
             "faults": self._faults(
-                buffer.fault, self._keys.fault, uplink.fault, *self._sensors_faults(), *self._emergency.faults
+                buffer.fault,
+                self._rotation.fault,
+                uplink.fault,
+                *self._sensors_faults(),
+                *self._emergency.faults,
             ),
         }
 
@@ -545,7 +539,10 @@ class Gateway:
         of_links = [f"{link.name}: {fault}" for link in self._links if (fault := link.fault)]
         of_counters = dict.fromkeys(fault for link in self._links if link.arrivals and (fault := link.arrivals.fault))
         of_devices = [fault for link in self._links if link.polled is not None for fault in link.polled.faults]
-        return [*of_links, *of_devices, *of_counters] + [each for each in more if each]
+        # A key store that is away has the same to say through the buffer, the hub and each sensor.
+        of_keys = self._keys.fault
+        others = [each for each in more if each and not (of_keys and of_keys in each)]
+        return [*of_links, *of_devices, *of_counters, *([of_keys] if of_keys else []), *others]
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

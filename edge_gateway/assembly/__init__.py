@@ -25,6 +25,7 @@ from edge_gateway.assembly.keys import (
     payload_key_store,
 )
 from edge_gateway.assembly.links import check_link, make_link, make_transport
+from edge_gateway.assembly.rotation import make_keyring, make_reregistration, make_rotation
 from edge_gateway.assembly.sensors import make_sensor_uplinks, sensor_identities
 from edge_gateway.assembly.uplinks import make_uplink
 from edge_gateway.buffer.durable import Offload
@@ -36,13 +37,16 @@ from edge_gateway.durable_file import replace_durably
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import CommandInvalid, ConfigError
 from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.keystore.watch import KeyStoreWatch
-from edge_gateway.pipeline import OWN_COMMANDS, Gateway, SensorUplinks
+from edge_gateway.own_commands import OWN_COMMANDS
+from edge_gateway.pipeline import Gateway, SensorUplinks
 from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary
 from edge_gateway.transport import Transport
 from edge_gateway.transport.capture import CaptureWriter, Capturing
 from edge_gateway.uplink import Uplink
+from edge_gateway.uplink.reregistering import Reregistering
 
 __all__ = [
     "BUFFER_FILE",
@@ -77,6 +81,8 @@ class Parts:
     """Not opened yet."""
     keys: RevocableKeyStore
     """The same, until all keys are wiped."""
+    keyring: Keyring
+    """Which of them are in use."""
     uplink: Uplink
 
 
@@ -85,6 +91,7 @@ def check_parts(config: GatewayConfig, *, clock: Clock) -> Parts:
 
     Raises:
         ConfigError: a setting contradicts another, or names what does not exist.
+        KeyStoreError: there is no key of the name that `certificate_key` gives.
         ProfileError: a profile is wrong.
     """
     codecs = {
@@ -106,7 +113,9 @@ def check_parts(config: GatewayConfig, *, clock: Clock) -> Parts:
                     raise ConfigError(str(error), where=f"rules: {rule.name}") from error
     store = key_store(config)
     keys = RevocableKeyStore(store)
-    return Parts(config, codecs, store, keys, make_uplink(config, keys, clock))
+    keyring = make_keyring(config, keys, clock)
+    uplink = make_uplink(config, store, keys, keyring, clock=clock, rng=random.SystemRandom())
+    return Parts(config, codecs, store, keys, keyring, uplink)
 
 
 @asynccontextmanager
@@ -150,6 +159,7 @@ async def open_gateway(
         desired=_load_desired(desired_file),
         save_desired=lambda desired: replace_durably(desired_file, orjson.dumps({"rules": desired})),
     )
+    reregistration = make_reregistration(config, parts.key_store, parts.keys, clock, rng)
     with ExitStack() as resources:
         writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
         keys = KeyStoreWatch(parts.keys, offload or resources.enter_context(Worker("keys")))
@@ -165,8 +175,11 @@ async def open_gateway(
                 keys=parts.keys,
                 clock=clock,
                 rng=rng,
+                keyring=parts.keyring,
                 resources=resources,
             )
+        if uplink is None:
+            uplink = Reregistering(parts.uplink, reregistration.register_if_possible)
         links = []
         for link in config.links:
             codec = parts.codecs[link.profile]
@@ -180,11 +193,12 @@ async def open_gateway(
                 links,
                 rules,
                 buffer=buffer,
-                uplink=uplink or parts.uplink,
+                uplink=uplink,
                 sensors=sensors,
                 delivery=config.delivery,
                 buffer_settings=config.buffer,
                 keys=keys,
+                rotation=make_rotation(config, parts.keys, parts.keyring, buffer.rotate_key, reregistration, clock),
                 emergency=make_emergency(config, parts.key_store, parts.keys, clock),
                 clock=clock,
                 rng=rng,

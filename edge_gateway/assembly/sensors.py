@@ -11,6 +11,7 @@ from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec
 from edge_gateway.config.model import GatewayConfig, IotHubUplink
 from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.pipeline import SensorUplinks
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities, Identity
 from edge_gateway.uplink.leaf_sessions import LeafLimits
@@ -34,6 +35,7 @@ def make_sensor_uplinks(
     codecs: Mapping[str, Codec],
     *,
     keys: KeyStore,
+    keyring: Keyring,
     clock: Clock,
     rng: random.Random,
     resources: ExitStack,
@@ -45,6 +47,7 @@ def make_sensor_uplinks(
         identities: the sensors'.
         codecs: of the links, by profile as the links give it.
         keys: sign for them.
+        keyring: which of them are in use.
         clock: tokens end at a wall time.
         rng: jitter.
         resources: ends what they share.
@@ -56,7 +59,6 @@ def make_sensor_uplinks(
     if not isinstance(settings, IotHubUplink) or not identities:
         return SensorUplinks()
     # Imported when needed: most gateways have none.
-    from edge_gateway.keystore.keyring import Keyring
     from edge_gateway.uplink.hub_commands import HubCommands
     from edge_gateway.uplink.hub_device import HubDevice
 
@@ -71,7 +73,6 @@ def make_sensor_uplinks(
     threads = ThreadPoolExecutor(limits.most_connecting, thread_name_prefix="sensor-sessions")
     resources.callback(threads.shutdown, wait=False, cancel_futures=True)
     tls = client_context(settings.ca_file, None, None)
-    keyring = Keyring(keys, threads=threads)
     commands = _commands(config, codecs)
     any_command = frozenset().union(*commands.values())
     uplinks = {

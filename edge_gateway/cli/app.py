@@ -94,7 +94,13 @@ def _options(
 def main() -> None:
     """Run the command line; exits with one of the codes named in `edge_gateway.cli`."""
     try:
-        collect(sys.argv[1] if len(sys.argv) > 1 else "")()
+        app = collect(sys.argv[1] if len(sys.argv) > 1 else "")
+        # After what `run` imports, as it does it in a way of its own.
+        from edge_gateway.observability.log import configure_log
+
+        # What a command opens may log: that is for standard error, and only if something is wrong.
+        configure_log("warning", as_json=False)
+        app()
     except GatewayError as error:
         if "--json" in sys.argv:
             document = {"error": type(error).__name__, "what": error.what, "where": error.where, "remedy": error.remedy}

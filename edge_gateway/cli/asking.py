@@ -30,7 +30,6 @@ from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.errors import BufferInUse, ConfigError
-from edge_gateway.observability.log import configure_log
 
 ConfigFile: TypeAlias = Annotated[Path, typer.Option("--config", "-c", help="The gateway's configuration file.")]
 JsonLines: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer as JSON, a document a line.")]
@@ -42,16 +41,6 @@ _LOCKED_REMEDY: Final = (
     "If it is just starting or stopping, try again in a moment. Otherwise a gateway hangs there, or another command is "
     "at work: `fuser -v {path}` names the process"
 )
-
-
-def gateway_of(config_file: Path) -> GatewayConfig:
-    """Load a gateway's configuration; what opening it logs goes to standard error, and only what is wrong.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
-    configure_log("warning", as_json=False)
-    return load_config(config_file)
 
 
 @asynccontextmanager
@@ -214,7 +203,7 @@ def ask_and_show(
         opener: what to open of a gateway that is stopped; None if only a running one can answer.
         arguments: the request's.
     """
-    config = gateway_of(config_file)
+    config = load_config(config_file)
 
     async def ask_for_all() -> bool:
         is_bad = False

@@ -21,12 +21,12 @@ from edge_gateway.cli.asking import (
     JsonLines,
     answers,
     ask_and_show,
-    gateway_of,
     show_line,
     watched,
     without_links,
 )
 from edge_gateway.cli.leaving import leave
+from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.errors import ConfigError
 
@@ -75,7 +75,7 @@ def export(
 
     Of a running gateway, what the hub gets meanwhile is not in the copy.
     """
-    gateway = gateway_of(config)
+    gateway = load_config(config)
     with _output(to) as output:
         exported = asyncio.run(_export(gateway, output, with_bar=not output.isatty()))
     if json and to is not None:
@@ -96,7 +96,7 @@ def drain(
 
     A running gateway goes on taking readings in. A stopped one is started for it, without its links.
     """
-    gateway = gateway_of(config)
+    gateway = load_config(config)
     asyncio.run(_drain(gateway, timeout_s, json))
 
 

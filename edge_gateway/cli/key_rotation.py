@@ -7,11 +7,13 @@ import random
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from edge_gateway.assembly.rotation import make_reregistration
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.model import GatewayConfig
+from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import KeyStore
-from edge_gateway.keystore.generations import Generations, destroy_before
+from edge_gateway.keystore.generations import Generations, destroy_before, newest_generation
 from edge_gateway.provisioning.dps import DpsClient
 from edge_gateway.provisioning.group_key import GROUP_KEY, GroupKey
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities, Method
@@ -27,7 +29,7 @@ Told: TypeAlias = tuple[dict[str, Any], list[str]]
 _BROUGHT_BY: Final[dict[Method, str]] = {
     "connection-string": "edge-gateway provision connection-string",
     "dps-symmetric-key": "edge-gateway provision dps",
-    "dps-tpm": "edge-gateway provision dps --method tpm",
+    "dps-tpm": "edge-gateway keys rotate",
     "csv": "edge-gateway provision leaves --table",
 }
 
@@ -54,6 +56,30 @@ def rotate_one(store: KeyStore, name: str, from_file: str, *, keep_file: bool) -
             stored = keep_generation(store, name, key)
         note = given.erase()
     return {"key": name, "newest": stored, "notes": _notes(note)}, [f"key {name!r}: the newest is {stored}", note]
+
+
+def registers_by_tpm(settings: GatewayConfig, name: str) -> bool:
+    """Whether a key is one that the provisioning service makes for the gateway's TPM, and can make anew.
+
+    Raises:
+        ConfigError: the identities cannot be read.
+    """
+    own = Identities(settings.gateway.data_directory / IDENTITIES_FILE).own
+    return own is not None and own.key == name and own.method == "dps-tpm" and bool(own.registration)
+
+
+def register_again(settings: GatewayConfig, store: KeyStore) -> Told:
+    """Have the provisioning service make a new key for the gateway's TPM.
+
+    Raises:
+        ProvisioningError: the service says no, or nothing.
+        KeyStoreError: the TPM does not take a key.
+    """
+    clock = SystemClock(settings.gateway.clock_trust)
+    again = make_reregistration(settings, store, RevocableKeyStore(store), clock, random.SystemRandom())
+    identity = asyncio.run(again.register())
+    stored = newest_generation(store, identity.key)
+    return {"key": identity.key, "newest": stored, "notes": []}, [f"key {identity.key!r}: the newest is {stored}"]
 
 
 def drop_old(store: KeyStore, name: str) -> Told:

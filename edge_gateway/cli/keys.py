@@ -31,6 +31,7 @@ from edge_gateway.keystore.generations import Generations, age_s, destroy_before
 from edge_gateway.keystore.key_files import LONGEST_KEY_BYTES
 from edge_gateway.provisioning.dps import GLOBAL_HOST
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities
+from edge_gateway.provisioning.secret_input import STANDARD_INPUT
 
 app = typer.Typer(
     help="The keys this gateway proves identities with, and with --payload those of sensors that encrypt.",
@@ -67,7 +68,7 @@ def import_key(
         with _stores(config) as (identities, payloads):
             if payload:
                 with _from_hex(name, text) as key:
-                    payloads.put(name, key.reveal())
+                    payloads.put(name, key)
             else:
                 with _from_base64(name, text) as key:
                     _check_not_rotated(identities, name)
@@ -135,8 +136,13 @@ def rotate_keys(
     config: _Config,
     name: Annotated[str, typer.Argument(help="The name the configuration uses; not with --all.")] = "",
     from_file: Annotated[
-        str, typer.Option(help="A file with the new key in base64; `-` is standard input.", metavar="FILE")
-    ] = "-",
+        str,
+        typer.Option(
+            help="A file with the new key in base64; `-` is standard input. Left out, it is read there, or comes from "
+            "the provisioning service if the gateway's TPM proves it.",
+            metavar="FILE",
+        ),
+    ] = "",
     keep_file: Annotated[bool, typer.Option("--keep-file", help="Do not erase the file that the key came in.")] = False,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Bring no key, but destroy all of NAME except the newest, at once.")
@@ -171,8 +177,11 @@ def rotate_keys(
             )
         elif drop_old:
             document, lines = key_rotation.drop_old(identities, name)
+        elif not from_file and key_rotation.registers_by_tpm(load_config(config), name):
+            document, lines = key_rotation.register_again(load_config(config), identities)
         else:
-            document, lines = key_rotation.rotate_one(identities, name, from_file, keep_file=keep_file)
+            source = from_file or STANDARD_INPUT
+            document, lines = key_rotation.rotate_one(identities, name, source, keep_file=keep_file)
     typer.echo(orjson.dumps(document) if json else "\n".join(filter(None, lines)))
     if not is_done:
         raise typer.Exit(1)

@@ -7,11 +7,12 @@ import os
 import pwd
 import random
 import shlex
+import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeAlias, TypeVar, assert_never, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeAlias, TypeVar, assert_never, cast
 
 import orjson
 import typer
@@ -19,9 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_gateway.assembly import key_store, make_data_directory
-from edge_gateway.cli.asking import gateway_of
+from edge_gateway.assembly.certificates import certified_tls, open_certificate_key
 from edge_gateway.clock import Clock, SystemClock
+from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig, IotHubUplink
+from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore
 from edge_gateway.keystore.generations import Generations, generation_name
@@ -35,6 +38,9 @@ from edge_gateway.provisioning.leaves import LeafProvisioner, Outcome
 from edge_gateway.provisioning.secret_input import STANDARD_INPUT, SecretInput
 from edge_gateway.provisioning.symmetric_keys import MOST_KEY_FILE_BYTES, in_base64, read_key
 from edge_gateway.provisioning.tls import certificate_name, tls_context
+
+if TYPE_CHECKING:
+    from edge_gateway.keystore.tpm import CertificateKey
 
 app = typer.Typer(help="The identities of this gateway and its sensors at a hub.", no_args_is_help=True)
 
@@ -95,6 +101,10 @@ def dps(
     ] = None,
     certificate_file: Annotated[Path | None, typer.Option(help="The certificate chain (PEM), for x509.")] = None,
     private_key_file: Annotated[Path | None, typer.Option(help="The key to it (PEM), for x509.")] = None,
+    certificate_key: Annotated[
+        str,
+        typer.Option(help="For x509: the name of the key to it in the TPM, from `keys csr`, in place of a file."),
+    ] = "",
     host: _Host = GLOBAL_HOST,
     port: _Port = 443,
     ca_file: _CaFile = None,
@@ -109,7 +119,7 @@ def dps(
     """
     note = ""
     with _site(config) as site:
-        adopter = site.adopter(replace=replace)
+        adopter = site.adopter(replace=replace, ca_file=ca_file)
         name = registration_id or site.config.gateway.name.lower()
         service = _Service(id_scope, host, port, ca_file, site.clock)
         match method:
@@ -125,18 +135,30 @@ def dps(
                         identity = service.call(lambda client: adopter.by_symmetric_key(client, name, key))
                     note = group.done()
             case "x509":
-                files = (
-                    certificate_file or _missing("--certificate-file", "the device's certificate"),
-                    private_key_file or _missing("--private-key-file", "the key to the certificate"),
-                )
-                common_name = certificate_name(files[0], now_ns=site.clock.now_ns())
+                chain = certificate_file or _missing("--certificate-file", "the device's certificate")
+                if (private_key_file is None) == (not certificate_key):
+                    raise ConfigError(
+                        "the key to the certificate is to be given, and once",
+                        where="--private-key-file",
+                        remedy="Name its file, or with --certificate-key the key in the TPM",
+                    )
+                common_name = certificate_name(chain, now_ns=site.clock.now_ns())
                 if registration_id and registration_id.lower() != common_name.lower():
                     raise ConfigError(
                         f"the certificate's common name is {common_name}",
                         where=f"--registration-id {registration_id}",
                         remedy="Both have to be the same: leave the option out, or give another certificate",
                     )
-                identity = service.call(lambda client: adopter.by_certificate(client, common_name, *files), files)
+                if certificate_key:
+                    tls = certified_tls(ca_file, chain, site.certificate_key(certificate_key))
+                else:
+                    tls = tls_context(ca_file, chain, private_key_file)
+                identity = service.call(
+                    lambda client: adopter.by_certificate(
+                        client, common_name, chain, private_key_file, certificate_key=certificate_key
+                    ),
+                    tls,
+                )
             case "tpm":
                 attester = site.attester()
                 name = registration_id or tpm_registration_id(attester.endorsement_key())
@@ -241,12 +263,14 @@ def list_identities(config: _Config, json: _Json = False) -> None:
     """List the identities of the gateway and its sensors, and whether their keys are in the key store."""
     with _site(config) as site:
         names = frozenset(site.store.names())
-        identities = list(site.identities)
+        identities = {each: each.key or each.certificate_key for each in site.identities}
     if json:
-        typer.echo(orjson.dumps([asdict(each) | {"has_key": not each.key or each.key in names} for each in identities]))
+        typer.echo(
+            orjson.dumps([asdict(each) | {"has_key": not key or key in names} for each, key in identities.items()])
+        )
         return
-    for each in identities:
-        lacks = f"  key {each.key} is missing" if each.key and each.key not in names else ""
+    for each, key in identities.items():
+        lacks = f"  key {key} is missing" if key and key not in names else ""
         typer.echo(f"{each.device or '(gateway)'}  {each.device_id} at {each.host_name}  by {each.method}{lacks}")
 
 
@@ -270,6 +294,9 @@ def remove(
                     site.store.remove(generation_name(identity.key, number))
         site.identities.remove(device)
     typer.echo(f"the identity of {device or 'the gateway'} is removed")
+    if identity is not None and identity.certificate_key:
+        key = identity.certificate_key
+        typer.echo(f"the key {key} to its certificate is still in the TPM: edge-gateway keys remove {key}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,15 +308,18 @@ class _Site:
     identities: Identities
     clock: Clock
 
-    def adopter(self, *, replace: bool) -> Adopter:
+    def adopter(self, *, replace: bool, ca_file: Path | None = None) -> Adopter:
         uplink = self.config.uplink
         key = uplink.key if isinstance(uplink, IotHubUplink) else _OWN_KEY
-        return Adopter(self.store, self.identities, key, replace)
+        return Adopter(self.store, self.identities, key, replace, ca_file)
 
     def attester(self) -> Attester:
         if self.store.kind != "tpm":
             raise ConfigError("the keys are not in a TPM", where="key_store", remedy="Configure key_store: {kind: tpm}")
         return cast("Attester", self.store)
+
+    def certificate_key(self, name: str) -> CertificateKey:
+        return open_certificate_key(self.store, RevocableKeyStore(self.store), name)
 
     def host_name(self) -> str:
         """The gateway's own hub; empty if it is not known."""
@@ -313,7 +343,7 @@ class _Site:
 
 @contextmanager
 def _site(config_file: Path) -> Iterator[_Site]:
-    config = gateway_of(config_file)
+    config = load_config(config_file)
     directory = config.gateway.data_directory
     make_data_directory(directory)
     owner = directory.stat().st_uid
@@ -346,17 +376,18 @@ class _Service:
     ca_file: Path | None
     clock: Clock
 
-    def call(
-        self,
-        work: Callable[[DpsClient], Coroutine[Any, Any, _T]],
-        certificate: tuple[Path, Path] | tuple[None, None] = (None, None),
-    ) -> _T:
-        """Have something done with a client of the service."""
+    def call(self, work: Callable[[DpsClient], Coroutine[Any, Any, _T]], certified: ssl.SSLContext | None = None) -> _T:
+        """Have something done with a client of the service.
+
+        Args:
+            work: what.
+            certified: TLS settings with the device's certificate, if it proves itself by one.
+        """
 
         async def connected() -> _T:
             async with DpsClient(
                 self.id_scope,
-                tls=tls_context(self.ca_file, *certificate),
+                tls=certified or tls_context(self.ca_file),
                 clock=self.clock,
                 rng=random.SystemRandom(),
                 host=self.host,

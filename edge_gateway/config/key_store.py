@@ -96,6 +96,24 @@ class KeyStoreSettings(Settings):
         examples=["/run/credentials/edge-gateway.service/wrapping-key"],
     )
 
+    rotate_after_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="How old a key may get. Then the gateway replaces what it can by itself: the key that its buffer is"
+        " encrypted with, and its own at the hub if its TPM proves it. Of others it says that they are overdue. Without"
+        " it nothing is rotated by the calendar.",
+        examples=[365],
+    )
+    drop_predecessor_after_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="How long the key before the one in use stays, in case that the hub is put back. Without it, until "
+        "the next one.",
+        examples=[30],
+    )
+
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
         of_the_tpm = ("tcti", "storage_key", "owner_password_file", "lockout_password_file", "boot")

@@ -470,6 +470,30 @@ class SensorSessionSettings(Settings):
     )
 
 
+# Not shown in errors: whoever misreads the word puts the key itself here.
+CertificateKeyName: TypeAlias = Annotated[
+    Name | None,
+    Field(
+        default=None,
+        description="The name of that key where it stays in the TPM, in place of a file; `edge-gateway keys csr` makes "
+        "it. Needs `key_store: {kind: tpm}`.",
+        examples=["gateway-tls"],
+        repr=False,
+    ),
+]
+
+
+def _check_certificate(certificate_file: Path | None, private_key_file: Path | None, key: str | None) -> None:
+    """Refuse a key without its certificate, and two keys to one."""
+    for name, value in (("private_key_file", private_key_file), ("certificate_key", key)):
+        if value is not None and certificate_file is None:
+            raise ValueError(f"`{name}` needs a `certificate_file`, the certificate the key belongs to")
+    if private_key_file is not None and key is not None:
+        raise ValueError(
+            "`private_key_file` and `certificate_key` are two keys to one certificate; keep the one it was made for"
+        )
+
+
 class IotHubUplink(Settings):
     """Azure IoT Hub under the gateway's own device identity, and each sensor's that has one."""
 
@@ -503,6 +527,7 @@ class IotHubUplink(Settings):
     private_key_file: Path | None = Field(
         default=None, description="The key to that certificate (PEM).", examples=["gateway.key"]
     )
+    certificate_key: CertificateKeyName = None
     gateway_host_name: str | None = Field(
         default=None,
         min_length=1,
@@ -524,8 +549,9 @@ class IotHubUplink(Settings):
             raise ValueError(
                 "give both `host_name` and `device_id`, or neither, to take what `edge-gateway provision` has found"
             )
-        if (self.certificate_file is None) != (self.private_key_file is None):
-            raise ValueError("`certificate_file` and `private_key_file` belong together; give both, or neither")
+        _check_certificate(self.certificate_file, self.private_key_file, self.certificate_key)
+        if self.certificate_file is not None and self.private_key_file is None and self.certificate_key is None:
+            raise ValueError("`certificate_file` needs its key; give `private_key_file`, or `certificate_key` in a TPM")
         if self.host_name is None and self.certificate_file is not None:
             raise ValueError(
                 "`certificate_file` needs `host_name` and `device_id`; `edge-gateway provision` remembers its own"
@@ -584,6 +610,7 @@ class MqttUplink(Settings):
     private_key_file: Path | None = Field(
         default=None, description="The client certificate's key (PEM).", examples=["gateway.key"]
     )
+    certificate_key: CertificateKeyName = None
 
     @field_validator(*_PLACES_IN)
     @classmethod
@@ -608,8 +635,7 @@ class MqttUplink(Settings):
     def _credentials_are_complete(self) -> Self:
         if self.password_file is not None and self.username is None:
             raise ValueError("`password_file` needs a `username`: MQTT 3.1.1 has no password without one")
-        if self.private_key_file is not None and self.certificate_file is None:
-            raise ValueError("`private_key_file` needs a `certificate_file`, the certificate the key belongs to")
+        _check_certificate(self.certificate_file, self.private_key_file, self.certificate_key)
         return self
 
 

@@ -11,17 +11,18 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore, Secret
-from edge_gateway.keystore.generations import destroy_before, next_generation
+from edge_gateway.keystore.generations import destroy_before, newest_generation, next_generation
 from edge_gateway.provisioning.connection_string import ConnectionString
 from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
 from edge_gateway.provisioning.identities import Identities, Identity
+from edge_gateway.provisioning.registration import Registration
 from edge_gateway.provisioning.symmetric_keys import (
     keep_generation,
     keep_generation_off_loop,
@@ -42,12 +43,14 @@ class Adopter:
         identities: gets the identity.
         key: name for the key in the store.
         replace: whether the gateway may become another device than it is.
+        ca_file: what the service's certificate is checked by; kept for when the gateway registers again by itself.
     """
 
     store: KeyStore
     identities: Identities
     key: str
     replace: bool = False
+    ca_file: Path | None = None
 
     def by_connection_string(self, given: ConnectionString) -> Identity:
         """Become the device of a connection string.
@@ -74,23 +77,46 @@ class Adopter:
         """
         assigned = await client.register(registration_id, BySymmetricKey(signing_with(key)))
         identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-symmetric-key")
+        identity = self._registered(identity, client, registration_id)
         self._check(identity)
         await keep_generation_off_loop(self.store, self.key, key, is_proven=True)
         self._put(identity)
         return identity
 
     async def by_certificate(
-        self, client: DpsClient, registration_id: str, certificate_file: Path, private_key_file: Path
+        self,
+        client: DpsClient,
+        registration_id: str,
+        certificate_file: Path,
+        private_key_file: Path | None = None,
+        *,
+        certificate_key: str = "",
     ) -> Identity:
         """Become what the provisioning service says, by the certificate in the client's TLS context.
+
+        Args:
+            client: the service.
+            registration_id: the certificate's common name.
+            certificate_file: the certificate.
+            private_key_file: the key to it.
+            certificate_key: its name in the key store, in place of a file.
 
         Raises:
             ConfigError: the gateway is another device already, or a sensor has this identity.
             ProvisioningError: the service says no, or nothing.
         """
         assigned = await client.register(registration_id, ByCertificate())
-        files = (str(certificate_file.resolve()), str(private_key_file.resolve()))
-        identity = Identity("", assigned.host_name, assigned.device_id, "", "dps-x509", "", *files)
+        identity = Identity(
+            "",
+            assigned.host_name,
+            assigned.device_id,
+            key="",
+            method="dps-x509",
+            certificate_file=str(certificate_file.resolve()),
+            private_key_file="" if private_key_file is None else str(private_key_file.resolve()),
+            certificate_key=certificate_key,
+        )
+        identity = self._registered(identity, client, registration_id)
         self._check(identity)
         self.identities.put(identity)
         return identity
@@ -126,10 +152,35 @@ class Adopter:
                 remedy="Enrol it by its TPM, and not otherwise",
             )
         identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-tpm")
+        identity = self._registered(identity, client, registration_id)
         self._check(identity)
         await asyncio.to_thread(self._take_in, attester, assigned.authentication_key)
         self._put(identity)
         return identity
+
+    async def by_stored_key(self, client: DpsClient, registration_id: str) -> Identity:
+        """Ask the provisioning service again, by the key that an enrolment has given before: which hub is it now.
+
+        Raises:
+            ConfigError: the gateway is another device already, or a sensor has this identity.
+            ProvisioningError: the service says no, or nothing.
+            KeyStoreError: the store does not sign.
+        """
+        stored = await asyncio.to_thread(newest_generation, self.store, self.key)
+        assigned = await client.register(registration_id, BySymmetricKey(signing_by(self.store, stored)))
+        identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-symmetric-key")
+        identity = self._registered(identity, client, registration_id)
+        self._check(identity)
+        self.identities.put(identity)
+        return identity
+
+    def _registered(self, identity: Identity, client: DpsClient, registration_id: str) -> Identity:
+        """The identity, with the place it was had from."""
+        return replace(
+            identity,
+            registration=Registration(client.id_scope, registration_id, client.host, client.port).address,
+            registration_ca_file=str(self.ca_file.resolve()) if self.ca_file is not None else "",
+        )
 
     def _take_in(self, attester: Attester, authentication_key: bytes) -> None:
         attester.import_challenge(next_generation(self.store, self.key), authentication_key)

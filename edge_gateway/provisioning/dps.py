@@ -109,6 +109,7 @@ class DpsClient:
             raise ConfigError("cannot be a host's name", where=repr(host), remedy=f"For Azure it is {GLOBAL_HOST}")
         self.id_scope: Final = id_scope
         self.host: Final = host
+        self.port: Final = port
         self.clock: Final = clock
         self.http: Final = DpsHttp(host, port, tls=tls, rng=rng)
         self._patience_s = patience_s

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -22,6 +22,7 @@ import orjson
 
 from edge_gateway.durable_file import replace_durably
 from edge_gateway.errors import ConfigError
+from edge_gateway.provisioning.registration import Registration
 
 IDENTITIES_FILE: Final = "identities.json"
 """In the data directory."""
@@ -103,10 +104,18 @@ class Identity:
     """The certificate and those between it and its root, PEM; `dps-x509` only."""
     private_key_file: str = ""
     """The key to it, PEM; `dps-x509` only."""
+    certificate_key: str = ""
+    """Name of the key to it in the key store, in place of a file; likewise."""
+    registration: str = field(default="", compare=False)
+    """Where it was had, for when it has to be had again: `Registration.address`. Empty if by no service."""
+    registration_ca_file: str = field(default="", compare=False)
+    """`Registration.ca_file`; empty for the system's certificates."""
 
     def __post_init__(self) -> None:
         has_certificate = self.method == "dps-x509"
         files = (self.certificate_file, self.private_key_file)
+        keys = (self.private_key_file, self.certificate_key)
+        paths = (*files, self.registration_ca_file)
         wrong = [
             member
             for member, is_right in (
@@ -116,8 +125,11 @@ class Identity:
                 ("key", not self.key if has_certificate else _NAME.fullmatch(self.key)),
                 ("method", self.method in get_args(Method)),
                 ("gateway_host_name", not self.gateway_host_name or is_host_name(self.gateway_host_name)),
-                ("certificate_file and private_key_file", all(files) if has_certificate else not any(files)),
-                ("a path", all(len(each) <= _MOST_PATH_CHARACTERS and "\0" not in each for each in files)),
+                ("certificate_file", bool(self.certificate_file) == has_certificate),
+                ("private_key_file or certificate_key", sum(map(bool, keys)) == has_certificate),
+                ("certificate_key", not self.certificate_key or _NAME.fullmatch(self.certificate_key)),
+                ("a path", all(len(each) <= _MOST_PATH_CHARACTERS and "\0" not in each for each in paths)),
+                ("registration", self._is_registration()),
             )
             if not is_right
         ]
@@ -127,6 +139,15 @@ class Identity:
                 where=f"the identity of {self.device or 'the gateway'}",
                 remedy="Compare it with what the hub shows",
             )
+
+    def _is_registration(self) -> bool:
+        if not self.registration:
+            return not self.registration_ca_file
+        try:
+            Registration.parse(self.registration)
+        except ConfigError:
+            return False
+        return True
 
     @property
     def told(self) -> str:

@@ -4,15 +4,16 @@ By itself a gateway can have a new key for its identity where its TPM proves it 
 a new key for what it keeps on its disk. A key that came by a connection string, from a table or from a group's key
 was made by somebody, who has to bring the next one: `edge-gateway keys rotate`.
 
-A rotation that fails has changed nothing that works, and is tried again after an hour.
+A rotation that fails has left a key that works, or one that the hub's next refusal replaces (see
+`uplink.reregistering`), and is tried again after an hour.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -59,7 +60,8 @@ class KeyRotation:
         store: has the identities' keys.
         identities: the gateway's and its sensors'.
         key_age_s: how old a key is, by its name in the store; None if that is not known. Blocks.
-        own: what can be rotated here.
+        own: what can be rotated here now. Blocks.
+        refused: the names of keys that the hub has refused of late.
         rotate_after_s: a key that is older is rotated, or told of; None for no schedule.
     """
 
@@ -68,14 +70,16 @@ class KeyRotation:
         store: KeyStore,
         identities: Callable[[], Identities],
         key_age_s: Callable[[str], float | None],
-        own: Iterable[OwnRotation],
+        own: Callable[[], Iterable[OwnRotation]],
         *,
+        refused: Callable[[], list[str]] = list,
         rotate_after_s: float | None,
     ) -> None:
         self._store = store
         self._identities = identities
         self._key_age_s = key_age_s
-        self._own = {each.key: each for each in own}
+        self._own = own
+        self._refused = refused
         self._rotate_after_s = rotate_after_s
         self._rotating = asyncio.Lock()
         self.overdue: list[str] = []
@@ -88,9 +92,28 @@ class KeyRotation:
             await self.rotate_due(self._rotate_after_s)
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def rotate_now(self) -> Rotated:
-        """Rotate all that can be, whatever its age: for the command `rotate-keys`. Never raises what is foreseen."""
-        return await self._rotate(None)
+    def status(self) -> dict[str, Any]:
+        """Which keys are in want of somebody, as JSON can say it."""
+        return {"overdue": self.overdue, "overdue_count": self.overdue_count, "refused": self._refused()[:_MOST_TOLD]}
+
+    @property
+    def fault(self) -> str:
+        """What somebody has to do, in a sentence; empty if nothing."""
+        if not self.overdue_count:
+            return ""
+        more = "" if self.overdue_count == 1 else f" and {self.overdue_count - 1} more"
+        return (
+            f"the key {self.overdue[0]}{more} is older than it should be: bring the next one by "
+            "`edge-gateway keys rotate`"
+        )
+
+    async def rotate_now(self, key: str = "") -> Rotated:
+        """Rotate all that can be, whatever its age: for the command `rotate-keys`. Never raises what is foreseen.
+
+        Args:
+            key: only this one.
+        """
+        return await self._rotate(None, key)
 
     async def rotate_due(self, after_s: float) -> Rotated:
         """Rotate what is older and can be; note what is older and cannot.
@@ -104,10 +127,20 @@ class KeyRotation:
         self.overdue, self.overdue_count = rotated.left, rotated.left_count
         return rotated
 
-    async def _rotate(self, after_s: float | None) -> Rotated:
+    async def _rotate(self, after_s: float | None, only: str = "") -> Rotated:
         async with self._rotating:
             rotated = Rotated()
-            for key, each in self._own.items():
+            try:
+                own = {each.key: each for each in await asyncio.to_thread(self._own)}
+                left = await asyncio.to_thread(self._left, own, after_s)
+            except GatewayError as error:
+                rotated.failed["identities"] = str(error)
+                return rotated
+            left = [key for key in left if only in ("", key)]
+            rotated.left, rotated.left_count = left[:_MOST_TOLD], len(left)
+            for key, each in own.items():
+                if only not in ("", key):
+                    continue
                 try:
                     if after_s is not None and not await asyncio.to_thread(_is_older, each.age_s, after_s):
                         continue
@@ -118,20 +151,14 @@ class KeyRotation:
                 else:
                     _log.info("key.rotated", key=key)
                     rotated.done.append(key)
-            try:
-                left = await asyncio.to_thread(self._left, after_s)
-            except GatewayError as error:
-                rotated.failed["identities"] = str(error)
-            else:
-                rotated.left, rotated.left_count = left[:_MOST_TOLD], len(left)
             return rotated
 
-    def _left(self, after_s: float | None) -> list[str]:
+    def _left(self, own: Collection[str], after_s: float | None) -> list[str]:
         """The keys of identities that are not rotated here, of that age."""
         generations = Generations(self._store.names())
         left = []
         for identity in self._identities():
-            newest = generations.newest(identity.key) if identity.key and identity.key not in self._own else None
+            newest = generations.newest(identity.key) if identity.key and identity.key not in own else None
             if newest is not None and (after_s is None or (self._key_age_s(newest) or 0.0) >= after_s):
                 left.append(identity.key)
         return left

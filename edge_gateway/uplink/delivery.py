@@ -121,7 +121,7 @@ class Delivery:
     def _went_down(self, error: UplinkError, pause_s: float) -> None:
         self.status.since_s = asyncio.get_running_loop().time()
         if error.planned:
-            _log.info("uplink.renewing", endpoint=self._uplink.endpoint, reason=error.what)
+            _log.info("uplink.closed", endpoint=self._uplink.endpoint, reason=error.what)
             return
         self.status.fault = str(error)
         _log.warning(

@@ -8,7 +8,8 @@ the hub.
 
 A session lives as long as its SAS token, as MQTT 3.1.1 knows no renewal. Somewhere between 70 and 90 % of that life, by
 lot, so that a thousand sessions which began together do not end together, it lets be confirmed and answered what is
-under way and asks to be replaced. So it does when its key has a newer generation.
+under way and asks to be replaced. So it does when its key has a newer generation. A device that proves itself by
+certificate sends no token, and its session has no end.
 
 Source: https://learn.microsoft.com/azure/iot/iot-mqtt-connect-to-iot-hub
 """
@@ -86,13 +87,15 @@ class HubDevice:
     Args:
         host_name: the hub.
         device_id: the identity.
-        key: name of its symmetric key in the key store, which may be there in several generations.
+        key: name of its symmetric key in the key store, which may be there in several generations; None if the
+            certificate that `tls` shows proves the identity.
         delivery: keep-alive, window and time-outs.
         key_store: signs the tokens, off the event loop.
         clock: tokens end at a wall time.
         rng: when to renew.
         tls: from `uplink.tls.client_context`; many devices share one.
-        threads: where signing and connecting block; how many there are is how many connect at once.
+        threads: where signing and connecting block; how many there are is how many connect at once. Left out, the
+            loop's own.
         commands: how methods and messages are read; left out, as for the gateway itself.
         gateway_host_name: an edge hub to connect to as the parent; empty for none.
         port: of the hub or the edge hub.
@@ -105,14 +108,14 @@ class HubDevice:
         self,
         host_name: str,
         device_id: str,
-        key: str,
+        key: str | None,
         delivery: DeliverySettings,
         *,
         key_store: KeyStore,
         clock: Clock,
         rng: random.Random,
         tls: ssl.SSLContext,
-        threads: Executor,
+        threads: Executor | None = None,
         commands: HubCommands | None = None,
         gateway_host_name: str = "",
         port: int = HUB_PORT,
@@ -122,7 +125,9 @@ class HubDevice:
     ) -> None:
         self._host_name = host_name
         self._device_id = device_id
-        self._key = (keyring or Keyring(key_store, threads=threads, look_every_s=None)).key(key)
+        self._key = (
+            None if key is None else (keyring or Keyring(key_store, threads=threads, look_every_s=None)).key(key)
+        )
         self._delivery = delivery
         self._key_store = key_store
         self._clock = clock
@@ -144,22 +149,26 @@ class HubDevice:
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""
+        if self._key is None:
+            async with self._connect_by(downlink, None) as session:
+                yield session
+            return
         connect = partial(self._connect_by, downlink)
         async with by_newest_key(self._key, connect, endpoint=self.endpoint) as session:
             with self._key.watching(session.go_over):
                 yield session
 
     @asynccontextmanager
-    async def _connect_by(self, downlink: Downlink, stored: str) -> AsyncIterator[_DeviceSession]:
-        """A session by one generation of the key."""
+    async def _connect_by(self, downlink: Downlink, stored: str | None) -> AsyncIterator[_DeviceSession]:
+        """A session by one generation of the key, or by the certificate."""
         topics = DeviceTopics(self._device_id)
-        token = await self._token(stored)
+        token = None if stored is None else await self._token(stored)
         session = _DeviceSession(
             topics,
             self._commands,
             downlink,
             self.endpoint,
-            renew_after_s=self._token_lifetime_s * self._rng.uniform(*_RENEW_AFTER),
+            renew_after_s=None if token is None else self._token_lifetime_s * self._rng.uniform(*_RENEW_AFTER),
             renew_within_s=self._delivery.confirm_timeout_s,
         )
         product = quote(f"edge-gateway/{__version__}", safe="")
@@ -224,12 +233,13 @@ class HubDevice:
                     "the hub is not available now", where=self.endpoint, remedy="The gateway tries again by itself"
                 )
             kind = CredentialRefused if error.rc in _BAD_CREDENTIALS else UplinkRefused
+            proof = "certificate" if self._key is None else "key"
             return kind(
-                f"the hub refuses this device or its key (return code {error.rc})",
+                f"the hub refuses this device or its {proof} (return code {error.rc})",
                 where=self.endpoint,
-                remedy="Check device_id, that the device is enabled, the key, and this box's clock",
+                remedy=f"Check device_id, that the device is enabled, the {proof}, and this box's clock",
             )
-        return connection_error(error, self.endpoint)
+        return connection_error(error, self.endpoint, shows_certificate=self._key is None)
 
 
 class _DeviceSession:
@@ -240,7 +250,7 @@ class _DeviceSession:
         commands: how methods and messages are read.
         downlink: what they are handed to.
         endpoint: for errors.
-        renew_after_s: when to ask to be replaced.
+        renew_after_s: when to ask to be replaced; None for never.
         renew_within_s: how long that may wait for what is under way.
     """
 
@@ -251,7 +261,7 @@ class _DeviceSession:
         downlink: Downlink,
         endpoint: str,
         *,
-        renew_after_s: float,
+        renew_after_s: float | None,
         renew_within_s: float,
     ) -> None:
         self._topics = topics
@@ -283,7 +293,8 @@ class _DeviceSession:
         self._client = client
         self._twin = twin
         client.gone.add_done_callback(self._lose)
-        self._timer = self._loop.call_later(self._renew_after_s, self._renew)
+        if self._renew_after_s is not None:
+            self._timer = self._loop.call_later(self._renew_after_s, self._renew)
         twin.start()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiomqtt
 import orjson
@@ -24,6 +24,9 @@ from edge_gateway.uplink.commands import describe_result, parse_command
 from edge_gateway.uplink.paho_losses import mend_paho
 from edge_gateway.uplink.prompt_client import SUBSCRIPTION_FAILED, PromptClient
 from edge_gateway.uplink.tls import client_context, connection_error
+
+if TYPE_CHECKING:
+    from edge_gateway.uplink.tpm_tls import HeldKey
 
 _log = structlog.get_logger()
 
@@ -47,17 +50,26 @@ class MqttBroker:
         settings: host, topics and credentials.
         delivery: keep-alive, window and time-outs.
         gateway: the gateway's name, for topics and as client id.
+        certificate_key: the key to the certificate, if it stays in the TPM.
 
     Raises:
-        ConfigError: a certificate file cannot be used.
+        ConfigError: a certificate file cannot be used, or is not for that key.
     """
 
-    def __init__(self, settings: MqttUplink, delivery: DeliverySettings, *, gateway: str) -> None:
+    def __init__(
+        self,
+        settings: MqttUplink,
+        delivery: DeliverySettings,
+        *,
+        gateway: str,
+        certificate_key: HeldKey | None = None,
+    ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._gateway = gateway
         mend_paho()
-        self._tls = client_context(settings.ca_file, settings.certificate_file, settings.private_key_file)
+        private_key = certificate_key or settings.private_key_file
+        self._tls = client_context(settings.ca_file, settings.certificate_file, private_key)
 
     @property
     def endpoint(self) -> str:
@@ -124,7 +136,7 @@ class MqttBroker:
             what = _CONNACK_MEANS.get(error.rc, f"refuses the connection (return code {error.rc})")
             kind = UplinkLost if error.rc == 3 else UplinkRefused
             return kind(what, where=self.endpoint, remedy="Check username, password_file and the broker's access list")
-        return connection_error(error, self.endpoint)
+        return connection_error(error, self.endpoint, shows_certificate=self._settings.certificate_file is not None)
 
     def _lost(self, error: Exception) -> UplinkLost:
         return UplinkLost(f"the connection was lost ({error})", where=self.endpoint)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge_gateway.errors import ConfigError, UplinkError, UplinkLost, UplinkRefused
 
 if TYPE_CHECKING:
     from edge_gateway.uplink.tpm_tls import HeldKey
+
+
+_CERTIFICATE_REMEDY: Final = "Check that it has not expired, and that the other side trusts who has signed it"
 
 
 def client_context(
@@ -46,8 +49,15 @@ def client_context(
     return context
 
 
-def connection_error(error: BaseException, endpoint: str) -> UplinkError:
-    """Say why a connection could not be made, from whatever the client library wrapped around the cause."""
+def connection_error(error: BaseException, endpoint: str, *, shows_certificate: bool = False) -> UplinkError:
+    """Say why a connection could not be made, from whatever the client library wrapped around the cause.
+
+    Args:
+        error: what it raised.
+        endpoint: where to.
+        shows_certificate: the client has one of its own. With TLS 1.3 the other side refuses it when the handshake is
+            over, so that all that is left of the reason may be that the connection is closed.
+    """
     cause: BaseException | None = error
     seen: list[BaseException] = []
     while cause is not None and cause not in seen:
@@ -67,6 +77,12 @@ def connection_error(error: BaseException, endpoint: str) -> UplinkError:
                 return UplinkLost(
                     "nothing listens there", where=endpoint, remedy="Check the host and port, and the firewall"
                 )
+            case ssl.SSLError() if _is_about_certificate(cause):
+                return UplinkRefused(
+                    f"does not take this gateway's certificate ({cause.reason})",
+                    where=endpoint,
+                    remedy=_CERTIFICATE_REMEDY,
+                )
             case ssl.SSLError():
                 return UplinkLost(
                     f"the TLS handshake failed ({getattr(cause, 'reason', None) or 'broken off'})",
@@ -78,4 +94,20 @@ def connection_error(error: BaseException, endpoint: str) -> UplinkError:
             case OSError() if cause.errno is not None:
                 return UplinkLost(f"cannot be reached ({cause.strerror})", where=endpoint, remedy="Check the network")
         cause = cause.__cause__ or cause.__context__
+    if shows_certificate:
+        return UplinkLost(
+            "the connection was closed before the gateway was let in; its certificate may not be taken",
+            where=endpoint,
+            remedy=_CERTIFICATE_REMEDY,
+        )
     return UplinkLost(f"the connection failed ({type(error).__name__})", where=endpoint)
+
+
+def _is_about_certificate(error: ssl.SSLError) -> bool:
+    """Whether the other side has said that it does not want the certificate it was shown, or wants one.
+
+    Source: alerts of RFC 8446, section 6.2, by OpenSSL's names; a signature that does not hold is a decrypt_error.
+    """
+    # Typed as a text, and None where the error is not OpenSSL's own.
+    reason = getattr(error, "reason", None) or ""
+    return "ALERT" in reason and any(each in reason for each in ("CERTIFICATE", "UNKNOWN_CA", "DECRYPT_ERROR"))

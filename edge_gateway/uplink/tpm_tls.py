@@ -48,6 +48,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "ERR_clear_error": (None, ()),
     "EC_KEY_OpenSSL": (c_void_p, ()),
     "EC_KEY_METHOD_new": (c_void_p, (c_void_p,)),
+    "EC_KEY_METHOD_free": (None, (c_void_p,)),
     "EC_KEY_METHOD_get_sign": (None, (c_void_p, POINTER(c_void_p), POINTER(c_void_p), POINTER(c_void_p))),
     "EC_KEY_METHOD_set_sign": (None, (c_void_p, _SIGN, c_void_p, c_void_p)),
     "EC_KEY_new_by_curve_name": (c_void_p, (c_int,)),
@@ -120,10 +121,12 @@ def use_held_key(context: ssl.SSLContext, certificate_file: Path, key: HeldKey) 
             where=str(certificate_file),
             remedy="Give the certificate and those behind it, up to one that the other side trusts",
         )
-    private_key = _private_key(key)
+    callback = _SIGN(_signer(key))
+    private_key, method = _private_key(key, callback)
+    is_taken = False
     try:
-        fits = openssl.SSL_CTX_use_PrivateKey(pointer, private_key) == 1
-        if not fits or openssl.SSL_CTX_check_private_key(pointer) != 1:
+        is_taken = openssl.SSL_CTX_use_PrivateKey(pointer, private_key) == 1
+        if not is_taken or openssl.SSL_CTX_check_private_key(pointer) != 1:
             openssl.ERR_clear_error()
             raise ConfigError(
                 f"the certificate is not for the key {key.name!r}",
@@ -132,6 +135,11 @@ def use_held_key(context: ssl.SSLContext, certificate_file: Path, key: HeldKey) 
             )
     finally:
         openssl.EVP_PKEY_free(private_key)  # the context holds it now, if it has taken it
+        if is_taken:
+            _kept.append(callback)
+        else:
+            # A gateway with a wrong certificate tries it again every minute, for months.
+            openssl.EC_KEY_METHOD_free(method)
 
 
 def _refusal(implementation: str, version: tuple[int, ...], is_free_threaded: bool) -> str:
@@ -175,14 +183,15 @@ def _pointer_in(context: ssl.SSLContext) -> int:
     return c_void_p.from_address(id(context) + object.__basicsize__).value or 0
 
 
-def _private_key(key: HeldKey) -> int:
-    """An `EVP_PKEY *` that has the public part, and a method that asks for signatures; the caller frees it."""
+def _private_key(key: HeldKey, callback: Any) -> tuple[int, int]:
+    """An `EVP_PKEY *` that has the public part, and its `EC_KEY_METHOD *`, which calls back for signatures.
+
+    The caller frees the former, and the latter if nothing holds the former then.
+    """
     openssl = _openssl()
     setup, sign_signature = c_void_p(), c_void_p()
     method = openssl.EC_KEY_METHOD_new(openssl.EC_KEY_OpenSSL())
     openssl.EC_KEY_METHOD_get_sign(method, byref(c_void_p()), byref(setup), byref(sign_signature))
-    callback = _SIGN(_signer(key))
-    _kept.append(callback)
     openssl.EC_KEY_METHOD_set_sign(method, callback, setup, sign_signature)
     ec_key = openssl.EC_KEY_new_by_curve_name(_NID_P256)
     try:
@@ -197,7 +206,7 @@ def _private_key(key: HeldKey) -> int:
             raise ConfigError(
                 "its public part is no point on P-256", where=f"key {key.name!r}", remedy="Make a new key"
             )
-        return int(private_key)
+        return int(private_key), int(method)
     finally:
         openssl.EC_KEY_free(ec_key)  # the private key holds it
 

@@ -24,7 +24,6 @@ from edge_gateway.api.handlers import gateway_handlers
 from edge_gateway.assembly import BUFFER_FILE, open_buffer
 from edge_gateway.buffer import BadFrame, Batch
 from edge_gateway.buffer.durable import DurableBuffer
-from edge_gateway.cli import asking
 from edge_gateway.cli.app import collect
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
@@ -35,12 +34,6 @@ from edge_gateway.testbench.broker import MosquittoBroker
 from tests.api.listed_buffer import ListedBuffer, ListedGateway, bad_frame, reading
 
 TIME_NS = 1_777_636_800_000_000_000
-
-
-@pytest.fixture(autouse=True)
-def log_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command says where its log goes, for its whole process; here others go on in it."""
-    monkeypatch.setattr(asking, "configure_log", lambda *_, **__: None)
 
 
 @pytest.fixture

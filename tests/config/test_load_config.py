@@ -15,6 +15,8 @@ from edge_gateway.errors import ConfigError
 
 from .documents import GOOD, IOT_HUB, REMOVED, changed
 
+TWO_KEYS = {"certificate_file": "c.pem", "private_key_file": "k.pem", "certificate_key": "tls"}
+
 LINK = ("links", 0)
 PORT = (*LINK, "port")
 FRAMING = (*LINK, "framing")
@@ -120,6 +122,16 @@ def refusal(document: dict[str, Any]) -> str:
         ((*RULE, "clear_below"), 31, "`rules[0]`: clear_below (31) is above raise_above (30); 30 or less would do"),
         (("uplink", "password_file"), "p", "`uplink`: `password_file` needs a `username`: MQTT 3.1.1 has no password"),
         (("uplink", "private_key_file"), "k", "`uplink`: `private_key_file` needs a `certificate_file`, the certific"),
+        (("uplink", "certificate_key"), "k", "`uplink`: `certificate_key` needs a `certificate_file`, the certific"),
+        (("uplink", "certificate_key"), "a b", "`uplink.certificate_key` is something else: not a name; at most 64 "),
+        (("uplink",), IOT_HUB | {"certificate_key": "k"}, "`uplink`: `certificate_key` needs a `certificate_file`, "),
+        (("uplink",), IOT_HUB | {"certificate_file": "c"}, "`uplink`: `certificate_file` needs its key; give `private"),
+        (("uplink",), IOT_HUB | TWO_KEYS, "`uplink`: `private_key_file` and `certificate_key` are two keys to one cer"),
+        (
+            ("uplink",),
+            GOOD["uplink"] | TWO_KEYS,
+            "`uplink`: `private_key_file` and `certificate_key` are two keys to one certif",
+        ),
         (("key_store",), {"kind": "tpm", "tcti": "lib.so"}, '`key_store.tcti` is "lib.so": not a way to a TPM; device'),
         (("key_store",), {"tcti": "swtpm:"}, "`key_store`: `tcti` means nothing with kind: software; leave it out, "),
     ],

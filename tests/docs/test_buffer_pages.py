@@ -22,7 +22,6 @@ from edge_gateway.buffer.bulletins import Bulletins
 from edge_gateway.buffer.corrections import correct
 from edge_gateway.buffer.durable import DurableBuffer, run_inline
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.cli import asking
 from edge_gateway.cli.app import collect
 from edge_gateway.clock import NS_PER_S, time_ns_of
 from edge_gateway.codec import compile_profile, parse_profile
@@ -50,9 +49,8 @@ NEEDS_HUB = ("buffer drain", "ledger publish", "edge-gateway status", "systemctl
 
 @pytest.fixture(autouse=True)
 def in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What commands make lies there. A command says where its log goes, for its whole process; here others go on."""
+    """What commands make lies there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(asking, "configure_log", lambda *_, **__: None)
 
 
 class HandClock:

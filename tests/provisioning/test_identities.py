@@ -147,6 +147,17 @@ def test_writers_wait_for_each_other(identities: Identities) -> None:
         {"gateway_host_name": "edge example"},
         {"certificate_file": "cert.pem"},
         {"method": "dps-x509"},
+        {"certificate_key": "tls"},
+        {"method": "dps-x509", "key": "", "certificate_key": "tls"},
+        {"method": "dps-x509", "key": "", "certificate_file": "cert.pem"},
+        {"method": "dps-x509", "key": "", "certificate_file": "cert.pem", "certificate_key": "../tls"},
+        {
+            "method": "dps-x509",
+            "key": "",
+            "certificate_file": "cert.pem",
+            "private_key_file": "key.pem",
+            "certificate_key": "tls",
+        },
         {"method": "dps-x509", "key": "", "certificate_file": "a\0b", "private_key_file": "key.pem"},
     ],
 )
@@ -157,10 +168,11 @@ def test_what_cannot_be_an_identity_is_refused(changes: dict[str, str]) -> None:
 
 
 def test_a_certificate_is_named_in_place_of_a_key(identities: Identities) -> None:
-    """An identity proved by certificate has two files and no key."""
+    """An identity proved by certificate has the certificate's file, and its key's, or that key's name in the store."""
     own = Identity("", "hub.example", "plant-3", "", "dps-x509", "", "/etc/cert.pem", "/etc/key.pem")
-    identities.put(own)
-    assert kept(identities) == [own]
+    for each in (own, replace(own, private_key_file="", certificate_key="tls")):
+        identities.put(each)
+        assert kept(identities) == [each]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def make(store: SoftwareKeyStore, identities: Identities, ages: Ages) -> Callabl
         ages.days[key] = 100.0
 
     def made(*own: Made, after_s: float | None = 90 * DAY_S) -> KeyRotation:
-        return KeyRotation(store, lambda: identities, ages, [each.own for each in own], rotate_after_s=after_s)
+        return KeyRotation(store, lambda: identities, ages, lambda: [each.own for each in own], rotate_after_s=after_s)
 
     return made
 
@@ -91,10 +91,15 @@ async def test_what_somebody_has_to_bring_is_told(
         await rotation.rotate_due(90 * DAY_S)
     assert (rotation.overdue, rotation.overdue_count) == (["leaf.a", "leaf.b"], 2)
     assert [each["event"] for each in events] == ["key.overdue"]
+    assert rotation.status()["overdue"] == ["leaf.a", "leaf.b"]
+    assert rotation.fault == (
+        "the key leaf.a and 1 more is older than it should be: bring the next one by `edge-gateway keys rotate`"
+    )
     store.put(generation_name("leaf.a", 2), Secret(bytes(32)))
     ages.days[generation_name("leaf.a", 2)] = 0.0
     await rotation.rotate_due(90 * DAY_S)
     assert rotation.overdue == ["leaf.b"]
+    assert rotation.fault.startswith("the key leaf.b is older")
 
 
 async def test_all_at_once_by_command(make: Callable[..., KeyRotation]) -> None:
@@ -103,6 +108,17 @@ async def test_all_at_once_by_command(make: Callable[..., KeyRotation]) -> None:
     rotated = await make(gateway, buffer).rotate_now()
     assert rotated.done == ["gateway", "buffer"]
     assert (rotated.left, rotated.left_count, rotated.failed) == (["leaf.a", "leaf.b"], 2, {})
+
+
+async def test_one_by_command(make: Callable[..., KeyRotation]) -> None:
+    """Only that one; of one that somebody has to bring, it is said that he has to; of none, nothing."""
+    gateway, buffer = Made("gateway", 1), Made("buffer", 1)
+    rotation = make(gateway, buffer)
+    assert (await rotation.rotate_now("buffer")).done == ["buffer"]
+    assert (gateway.count, buffer.count) == (0, 1)
+    assert (await rotation.rotate_now("leaf.b")).left == ["leaf.b"]
+    nothing = await rotation.rotate_now("leaf.c")
+    assert (nothing.done, nothing.failed, nothing.left) == ([], {}, [])
 
 
 async def test_one_that_fails_holds_up_nothing(make: Callable[..., KeyRotation]) -> None:
@@ -162,9 +178,8 @@ async def test_a_tpm_registers_again(site: Site, tmp_path_factory: pytest.TempPa
 
     await register()
     again: Callable[[], Awaitable[object]] = register
-    rotation = KeyRotation(
-        store, lambda: identities, lambda _: None, [OwnRotation("gateway", again, lambda: None)], rotate_after_s=None
-    )
+    own = OwnRotation("gateway", again, lambda: None)
+    rotation = KeyRotation(store, lambda: identities, lambda _: None, lambda: [own], rotate_after_s=None)
     assert (await rotation.rotate_now()).done == ["gateway"]
     assert store.names() == ["gateway", generation_name("gateway", 2)]
     assert site.admits("plant-3", store, "gateway")

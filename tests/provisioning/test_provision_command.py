@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from edge_gateway.assembly import key_store
-from edge_gateway.cli import asking, provision
+from edge_gateway.cli import provision
 from edge_gateway.config.load import load_config
 from edge_gateway.errors import ConfigError
 from edge_gateway.keystore import Secret
@@ -35,12 +35,6 @@ KEY_TEXT = base64.b64encode(KEY).decode()
 CONNECTION = f"HostName=hub.example;DeviceId=plant-3;SharedAccessKey={KEY_TEXT}"
 KEYS = drawn_keys()
 GROUP = EnrolmentGroup("sensors", KEYS)
-
-
-@pytest.fixture(autouse=True)
-def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command says where its log goes, for its whole process; here others go on."""
-    monkeypatch.setattr(asking, "configure_log", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -84,3 +84,27 @@ async def test_a_hub_name_that_does_not_resolve(tmp_path: Path, authority: Local
         await told(site, "this name does not resolve. Check the host name and the DNS server", refused=False)
         assert (await site.gateway.stop()).code == 0
         assert site.verdict() == []
+
+
+async def test_a_key_store_that_goes_away(tmp_path: Path, authority: LocalAuthority) -> None:
+    """One cause is one fault, however many parts suffer from it; when the key store is back, so are they."""
+    stick = tmp_path / "stick"
+    stick.touch(mode=0o600)
+    stick.write_text(base64.b64encode(bytes(range(32))).decode())
+    key_store = {"kind": "software", "wrapping_key_file": str(stick)}
+    async with open_site(tmp_path, authority, sensors=SENSORS, key_store=key_store) as site:
+        keys = SoftwareKeyStore(site.gateway.data_directory / KEYS_DIRECTORY, wrapping_key_file=stick)
+        keys.put("gateway", Secret(base64.b64decode(site.hub.identity(GATEWAY).primary_key)))
+        await site.gateway.start_reading()
+        await site.gateway.event("uplink.connected")
+        assert (await site.gateway.stop()).code == 0
+        mark = len(site.gateway.events)
+        stick.rename(tmp_path / "pocket")
+        await site.gateway.start()
+        await site.gateway.event("key_store.failing", since=mark)
+        await site.gateway.event("uplink.disconnected", since=mark)
+        status = await site.gateway.status_where(lambda status: status["uplink"]["fault"])
+        assert [fault for fault in status["faults"] if str(stick) in fault] == [status["key_store"]["fault"]]
+        (tmp_path / "pocket").rename(stick)
+        await site.gateway.event("uplink.connected", since=mark)
+        await ends_well(site)

@@ -18,14 +18,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.model import DeliverySettings, IotHubUplink, MqttUplink
 from edge_gateway.errors import UplinkError
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.tpm import CertificateKey, TpmKeyStore
 from edge_gateway.records import Command, CommandResult, Value
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, free_loopback_address
 from edge_gateway.testbench.broker import MosquittoBroker, find_mosquitto
+from edge_gateway.testbench.cloud.identity import Thumbprints
 from edge_gateway.testbench.cloud.mqtt.packets import (
     Connack,
     Connect,
@@ -37,12 +41,16 @@ from edge_gateway.testbench.cloud.mqtt.packets import (
     Subscribe,
     Subscription,
 )
-from edge_gateway.uplink import Downlink, Uplink
+from edge_gateway.uplink import Downlink, Uplink, tpm_tls
+from edge_gateway.uplink.certified import CertifiedUplink
 from edge_gateway.uplink.hub_commands import HubCommands
 from edge_gateway.uplink.hub_device import HubDevice
 from edge_gateway.uplink.iot_hub import IotHub
 from edge_gateway.uplink.mqtt import MqttBroker
 from edge_gateway.uplink.tls import client_context
+from edge_gateway.uplink.tpm_tls import HeldKey
+from tests.keystore.tpm.backend import tpm_key_store
+from tests.keystore.tpm.backend import why_not as tpm_missing
 
 from .memory_keys import MemoryKeys
 
@@ -245,6 +253,98 @@ async def hub_device_far_side(
             far_side.threads.shutdown(wait=False)
 
 
+class CertifiedFarSide(HubDeviceFarSide):
+    """`LocalHub`, which knows the gateway by its certificate, whose key is in a TPM."""
+
+    def __init__(
+        self, hub: LocalHub, proxy: FaultProxy, authority: LocalAuthority, directory: Path, store: TpmKeyStore
+    ) -> None:
+        super().__init__(hub, proxy, authority, directory)
+        self.store = store
+        right, wrong = (
+            certified(authority, store.create_certificate_key(name), GATEWAY, directory) for name in ("right", "wrong")
+        )
+        hub.remove_device(GATEWAY)
+        hub.add_device(GATEWAY, authentication=Thumbprints(thumbprint(right)))
+        self.certificate_files = {"right": right, "wrong": wrong}
+
+    def uplink(  # type: ignore[override]  # no token has a lifetime here
+        self,
+        *,
+        delivery: DeliverySettings = QUICK,
+        right_key: bool = True,
+        ca_file: Path | None = None,
+        host: str | None = None,
+        report_every_s: float = 0.02,
+    ) -> CertifiedUplink:
+        key = "right" if right_key else "wrong"
+        certificate_file = self.certificate_files[key]
+
+        def hub_device(held: HeldKey) -> HubDevice:
+            return HubDevice(
+                host or self.hub.host_name,
+                GATEWAY,
+                None,
+                delivery,
+                key_store=self.keys,
+                clock=SystemClock(),
+                rng=random.Random(5),
+                tls=client_context(ca_file or self.ca_file, certificate_file, held),
+                threads=self.threads,
+                report_every_s=report_every_s,
+            )
+
+        return CertifiedUplink(certificate_file, lambda: self.store.certificate_key(key), hub_device)
+
+
+@asynccontextmanager
+async def certified_far_side(
+    authority: LocalAuthority, directory: Path, *, clock: Clock | None = None
+) -> AsyncIterator[CertifiedFarSide]:
+    if reason := tpm_missing() or tpm_tls.why_not():
+        pytest.skip(reason)
+    with tpm_key_store(directory) as store:
+        async with _hub_and_proxy(clock, authority) as (hub, proxy):
+            far_side = CertifiedFarSide(hub, proxy, authority, directory, store)
+            try:
+                yield far_side
+            finally:
+                far_side.threads.shutdown(wait=False)
+
+
+def certified(authority: LocalAuthority, key: CertificateKey, common_name: str, directory: Path) -> Path:
+    """What an authority answers to a key's request: a file with the certificate."""
+    request = key.request(common_name)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(request.subject)
+        .issuer_name(authority.certificate.subject)
+        .public_key(request.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(authority.certificate.not_valid_before_utc)
+        .not_valid_after(authority.certificate.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(authority.key, hashes.SHA256())
+    )
+    path = directory / f"{key.name}.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def thumbprint(certificate_file: Path) -> str:
+    """What a hub knows a certificate by."""
+    certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+    return certificate.fingerprint(hashes.SHA256()).hex().upper()
+
+
+class CertificateBroker(MosquittoBroker):
+    """mosquitto that lets in who shows a certificate, under the name in it."""
+
+    def _settings(self) -> list[str]:
+        asks = ["require_certificate true", "use_identity_as_username true", f"cafile {self.ca_file}"]
+        return [*super()._settings(), *asks]
+
+
 class BrokerFarSide(FarSide):
     """mosquitto, with somebody who listens to all topics and sends commands, past the faulty network."""
 
@@ -363,5 +463,6 @@ async def broker_far_side(authority: LocalAuthority, directory: Path) -> AsyncIt
 FAR_SIDES: dict[str, Callable[[LocalAuthority, Path], AbstractAsyncContextManager[FarSide]]] = {
     "iot-hub": hub_far_side,
     "hub-device": hub_device_far_side,
+    "hub-certificate": certified_far_side,
     "mqtt": broker_far_side,
 }

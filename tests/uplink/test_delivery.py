@@ -222,7 +222,7 @@ def test_a_planned_renewal_connects_again_at_once() -> None:
             await bench.settled()
         assert pauses_s(bench.hub) == [pytest.approx(0.02, abs=0.011)]
         assert numbers(bench.hub.arrived) == list(range(5))
-        assert [each["event"] for each in logs] == ["uplink.connected", "uplink.renewing", "uplink.connected"]
+        assert [each["event"] for each in logs] == ["uplink.connected", "uplink.closed", "uplink.connected"]
 
     on_bench(
         test, Life(Fate.RENEWED, confirms=2), delivery=SETTINGS.model_copy(update={"in_flight": 1}), records_a_message=1

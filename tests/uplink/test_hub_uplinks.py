@@ -1,4 +1,4 @@
-"""What both uplinks to IoT Hub do alike, by the device SDK and without: refusals, commands, C2D messages, the twin."""
+"""What all uplinks to IoT Hub do alike, with the device SDK or without: refusals, commands, C2D messages, the twin."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .far_sides import (
     TIME_LIMIT_S,
     HubFarSide,
     RecordingDownlink,
+    certified_far_side,
     failure_to_connect,
     hub_device_far_side,
     hub_far_side,
@@ -31,7 +32,7 @@ from .far_sides import (
 COMMAND = {"device": "boiler", "command": "ping"}
 
 
-@pytest.fixture(params=[hub_far_side, hub_device_far_side], ids=["sdk", "no-sdk"])
+@pytest.fixture(params=[hub_far_side, hub_device_far_side, certified_far_side], ids=["sdk", "no-sdk", "certificate"])
 async def hub(request: pytest.FixtureRequest, authority: LocalAuthority, tmp_path: Path) -> AsyncIterator[HubFarSide]:
     async with request.param(authority, tmp_path) as far_side:
         yield far_side
@@ -51,7 +52,7 @@ async def listening(hub: HubFarSide, gateway: RecordingDownlink) -> AsyncIterato
 async def test_both_send_the_same(authority: LocalAuthority, gateway: RecordingDownlink, tmp_path: Path) -> None:
     """A message has the same properties, system's and own, whichever uplink sent it: one receiver takes both."""
     seen = []
-    for number, far_side in enumerate((hub_far_side, hub_device_far_side)):
+    for number, far_side in enumerate((hub_far_side, hub_device_far_side, certified_far_side)):
         (tmp_path / str(number)).mkdir()
         async with asyncio.timeout(TIME_LIMIT_S), far_side(authority, tmp_path / str(number)) as hub:
             async with hub.uplink().connect(gateway.downlink()) as session:
@@ -59,7 +60,7 @@ async def test_both_send_the_same(authority: LocalAuthority, gateway: RecordingD
             (message,) = hub.hub.messages
             system = {key: text for key, text in message.system_properties.items() if not key.startswith("iothub-")}
             seen.append((message.message_id, message.properties, system, message.body))
-    assert seen[0] == seen[1]
+    assert seen[0] == seen[1] == seen[2]
     assert seen[0][2] == {
         "message-id": "5eed-n1+/&é",
         "content-type": "application/json",

@@ -171,7 +171,7 @@ async def test_tokens_are_renewed_before_they_end_and_nothing_is_lost(
     assert account.repeated_messages == 0
     assert (hub.hub.statistics.taken_over, hub.hub.door.statistics.denied) == (0, 0)
     names = [each["event"] for each in events]
-    assert names.count("uplink.renewing") >= 3
+    assert names.count("uplink.closed") >= 3
     assert "uplink.disconnected" not in names
 
 

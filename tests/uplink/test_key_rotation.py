@@ -218,7 +218,7 @@ async def test_a_key_that_the_hub_has_is_used_within_seconds(plant: Plant) -> No
         await plant.goes_over(new)
     names = [each["event"] for each in events]
     assert "uplink.disconnected" not in names
-    assert [each["reason"] for each in events if each["event"] == "uplink.renewing"] == ["there is a newer key"]
+    assert [each["reason"] for each in events if each["event"] == "uplink.closed"] == ["there is a newer key"]
     assert plant.judge().repeated_messages == 0
     assert plant.hub.door.statistics.denied == 0
     assert plant.generations() == [1, 2]  # the predecessor stays

@@ -90,7 +90,7 @@ async def test_all_keys_at_once(authority: LocalAuthority, tmp_path: Path, gatew
             sessions.cancel()
             await asyncio.gather(sessions, return_exceptions=True)
         names = [each["event"] for each in events]
-        assert names.count("uplink.renewing") == len(LEAVES)
+        assert names.count("uplink.closed") == len(LEAVES)
         assert "uplink.disconnected" not in names
         assert hub.door.statistics.denied == 0
         generations = Generations(store.names())

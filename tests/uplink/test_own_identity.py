@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from pathlib import Path
 
 from edge_gateway.assembly import KEYS_DIRECTORY
 from edge_gateway.assembly.uplinks import make_uplink
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import parse_config
+from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import UplinkRefused
 from edge_gateway.keystore import KeyStore, Secret
+from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities, Identity
 from edge_gateway.records import Message
@@ -33,7 +36,8 @@ def uplink_of(directory: Path, hub: HubFarSide, keys: KeyStore, **settings: obje
         "uplink": {"kind": "iot-hub", "ca_file": str(hub.ca_file), **settings},
     }
     config = parse_config(document, where="test", directory=directory)
-    return make_uplink(config, keys, SystemClock())
+    revocable = RevocableKeyStore(keys)
+    return make_uplink(config, keys, revocable, Keyring(revocable), clock=SystemClock(), rng=random.Random(1))
 
 
 async def send(uplink: Uplink, gateway: RecordingDownlink) -> None:

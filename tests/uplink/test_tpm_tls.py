@@ -13,13 +13,11 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from edge_gateway.errors import ConfigError, KeyStoreUnavailable
 from edge_gateway.keystore.tpm import CertificateKey, TpmKeyStore
 from edge_gateway.testbench import LocalAuthority
-from edge_gateway.testbench.broker import MosquittoBroker, find_mosquitto
+from edge_gateway.testbench.broker import find_mosquitto
 from edge_gateway.testbench.cloud.identity import Thumbprints
 from edge_gateway.uplink import tpm_tls
 from edge_gateway.uplink.paho_losses import mend_paho
@@ -27,7 +25,7 @@ from edge_gateway.uplink.tls import client_context
 from tests.keystore.tpm.backend import tpm_key_store, why_not
 from tests.log_events import log_events
 
-from .far_sides import TIME_LIMIT_S, HubFarSide
+from .far_sides import TIME_LIMIT_S, CertificateBroker, HubFarSide, certified, thumbprint
 
 needs_tpm = pytest.mark.skipif(bool(why_not()), reason=why_not())
 needs_interpreter = pytest.mark.skipif(bool(tpm_tls.why_not()), reason=tpm_tls.why_not())
@@ -55,38 +53,10 @@ def ca_file(authority: LocalAuthority, tmp_path: Path) -> Path:
     return path
 
 
-def certified(authority: LocalAuthority, key: CertificateKey, directory: Path) -> Path:
-    """What an authority answers to the key's request."""
-    request = key.request(NAME)
-    now = authority.certificate.not_valid_before_utc
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(request.subject)
-        .issuer_name(authority.certificate.subject)
-        .public_key(request.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(authority.certificate.not_valid_after_utc)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(authority.key, hashes.SHA256())
-    )
-    path = directory / "gateway.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
 def context_of(ca_file: Path, certificate: Path, key: tpm_tls.HeldKey, version: ssl.TLSVersion) -> ssl.SSLContext:
     context = client_context(ca_file, certificate, key)
     context.minimum_version = context.maximum_version = version
     return context
-
-
-class CertificateBroker(MosquittoBroker):
-    """mosquitto that lets in who shows a certificate, under the name in it."""
-
-    def _settings(self) -> list[str]:
-        asks = ["require_certificate true", "use_identity_as_username true", f"cafile {self.ca_file}"]
-        return [*super()._settings(), *asks]
 
 
 @pytest.fixture
@@ -118,7 +88,7 @@ async def test_a_broker_believes_the_key_in_the_tpm(
     version: ssl.TLSVersion,
 ) -> None:
     """The broker asks for a certificate and knows the client by it; a message goes through, with either TLS."""
-    context = context_of(ca_file, certified(authority, key, tmp_path), key, version)
+    context = context_of(ca_file, certified(authority, key, NAME, tmp_path), key, version)
     for _ in range(2):  # a context serves each connection anew
         async with connected(broker, context) as client:
             await client.publish("a", b"x", qos=1)
@@ -141,7 +111,7 @@ async def test_a_certificate_without_its_key_gets_nobody_in(
     """Signatures by another key in the same TPM are refused: the broker does check them."""
     other = store.create_certificate_key("other")
     impostor = CertificateKey("tls", key.point, other.sign_digest)
-    context = context_of(ca_file, certified(authority, key, tmp_path), impostor, version)
+    context = context_of(ca_file, certified(authority, key, NAME, tmp_path), impostor, version)
     with pytest.raises(aiomqtt.MqttError):
         async with connected(broker, context) as client:
             await client.publish("a", b"x", qos=1)
@@ -155,9 +125,8 @@ async def test_the_hub_knows_the_device_by_its_thumbprint(
 ) -> None:
     """A device with a certificate sends no token; its message arrives under its identity."""
     mend_paho()
-    certificate_file = certified(authority, key, tmp_path)
-    certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-    hub.hub.add_device(NAME, authentication=Thumbprints(certificate.fingerprint(hashes.SHA256()).hex().upper()))
+    certificate_file = certified(authority, key, NAME, tmp_path)
+    hub.hub.add_device(NAME, authentication=Thumbprints(thumbprint(certificate_file)))
     context = context_of(hub.ca_file, certificate_file, key, version)
     async with (
         asyncio.timeout(TIME_LIMIT_S),
@@ -210,7 +179,7 @@ async def test_a_key_that_does_not_sign_fails_the_handshake_only(
     reason: str,
 ) -> None:
     """The log says why, nothing is written past OpenSSL's room, and the next handshake with a sound key succeeds."""
-    certificate = certified(authority, key, tmp_path)
+    certificate = certified(authority, key, NAME, tmp_path)
     failing = context_of(ca_file, certificate, FailingKey(key, answer), ssl.TLSVersion.TLSv1_3)
     with log_events() as events, pytest.raises(aiomqtt.MqttError):
         async with connected(broker, failing):
@@ -227,8 +196,8 @@ def test_a_certificate_that_does_not_fit_is_told(
 ) -> None:
     """One for another key, or none at all, is the configuration's fault; the error names file and key."""
     other = store.create_certificate_key("other")
-    certificate = certified(authority, key, tmp_path)
-    with pytest.raises(ConfigError, match=r"gateway\.pem: the certificate is not for the key 'other'.*keys csr other"):
+    certificate = certified(authority, key, NAME, tmp_path)
+    with pytest.raises(ConfigError, match=r"tls\.pem: the certificate is not for the key 'other'.*keys csr other"):
         client_context(ca_file, certificate, other)
     (tmp_path / "none.pem").write_text("none")
     with pytest.raises(ConfigError, match=r"none\.pem: cannot be used as PEM certificate"):
