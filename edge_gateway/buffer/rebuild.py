@@ -37,11 +37,11 @@ import apsw
 import structlog
 
 from edge_gateway.buffer.books import COLUMNS, WHOLE_LANE, Book, Key, checked_row, columns_of, with_crc
+from edge_gateway.buffer.chunks import counts_of
 from edge_gateway.buffer.database import PAGE_BYTES, SCHEMA, SCHEMA_VERSION
 from edge_gateway.buffer.lanes import NUMBERS, lane_number
 from edge_gateway.buffer.ledger import LedgerRow, digest, is_readable
 from edge_gateway.buffer.salvage import Content, FileContent, Found, Row, Table, rows
-from edge_gateway.buffer.shelf import counts_of
 
 _log = structlog.get_logger()
 

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import apsw
-import orjson
 
 from edge_gateway.buffer.books import Book, Key, Sums
-from edge_gateway.buffer.database import PAGE_BYTES, Space
+from edge_gateway.buffer.chunks import UNSURE, Chunk
+from edge_gateway.buffer.corrections import correct
+from edge_gateway.buffer.database import Space
 from edge_gateway.buffer.lanes import QUARANTINE, Lane, LanePlan
 from edge_gateway.buffer.ranking import Ranking
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.config.model import BufferSettings
-from edge_gateway.errors import BufferDamaged, PayloadDamaged
-
-SURE: Final = 0
-"""A chunk whose times are right, as far as the gateway knows."""
-UNSURE: Final = 1
-"""A chunk stamped before the clock was trusted, to be corrected when it is given out."""
-TOLD_UNSURE: Final = 2
-"""The same, given out before it could be corrected; it stays as it is, because a message never changes."""
-DAMAGED: Final = 3
-"""A chunk in the quarantine that the disk has damaged."""
-
-
-_ON_ONE_PAGE_BYTES: Final = PAGE_BYTES - 128
-"""Of a chunk's counts and payload, at most: the rest of its row and of the page takes less than 128 bytes."""
+from edge_gateway.errors import BufferDamaged
 
 
 class Moment(NamedTuple):
@@ -40,22 +27,6 @@ class Moment(NamedTuple):
     is_trusted: bool
     offset_ns: int | None = None
     """Of the running boot, if the store did not know it and the clock is trusted."""
-
-
-class Chunk(NamedTuple):
-    """A row of `chunk` as it goes in or out: with its payload in the open."""
-
-    id: int
-    message: int
-    records: int
-    boot: int
-    uptime_ms: int
-    clock: int
-    counts: bytes
-    """Records by device, as JSON."""
-    payload: bytes
-    stored_bytes: int
-    """Of the payload as it is on disk."""
 
 
 @dataclass(slots=True)
@@ -156,6 +127,24 @@ class Shelf:
         """A lane's own book; to be read only."""
         return self.sums.wholes[number]
 
+    def lane(self, number: int) -> Lane:
+        """The lane that a row says it is of.
+
+        Raises:
+            BufferDamaged: there is none.
+        """
+        lane = self.lanes.get(number)
+        if lane is None:
+            raise BufferDamaged("there are rows of a lane that never was", where=f"lane {number}")
+        return lane
+
+    def documents_of(self, chunk: Chunk) -> bytes:
+        """A chunk's documents, with the times put right that can be."""
+        boot = self.boots.get(chunk.boot)
+        if chunk.clock != UNSURE or boot is None or boot.offset_ns is None:
+            return chunk.payload
+        return correct(chunk.payload, boot.name, boot.offset_ns)
+
     def route_lanes(self, route: str) -> list[Lane]:
         """The lanes of a route, the most urgent first."""
         numbers = (self.numbers.get((name, route)) for name in self.plans)
@@ -198,57 +187,3 @@ class Shelf:
         """Something in a lane has changed, or when to look at it."""
         if lane.plan.ttl_s is not None:
             self.expiry.put(lane.number, lane.look_at_s if self.whole(lane.number).queued else None)
-
-
-def context(chunk_id: int, message: int, records: int, counts: bytes) -> bytes:
-    """What a sealed payload is bound to: its place, and whose records it holds."""
-    return b"%d %d %d %s" % (chunk_id, message, records, counts)
-
-
-def payload_of(row: Sequence[Any], sealer: Sealer) -> bytes:
-    """The payload of a row of `chunk`, in the open.
-
-    Raises:
-        PayloadDamaged: the row is not as it was written.
-        KeyStoreError: there is no key for it.
-    """
-    *head, counts, sealed = row
-    if not (is_sound(head) and isinstance(counts, bytes) and isinstance(sealed, bytes)):
-        raise PayloadDamaged("is no chunk", where=f"chunk {row[0]}")
-    chunk_id, message, records = head[:3]
-    return sealer.open(sealed, context(chunk_id, message, records, counts))
-
-
-def damaged_chunk(row: Sequence[Any]) -> tuple[Chunk, bytes]:
-    """A row of `chunk` whose payload does not open, and that payload, sealed.
-
-    Raises:
-        BufferDamaged: it is no chunk at all, or goes over several pages. Which pages those are may be what is damaged,
-            and to remove the row would free pages that are another's.
-    """
-    *head, counts, sealed = row
-    if not (is_sound(head) and isinstance(counts, bytes) and isinstance(sealed, bytes)):
-        raise BufferDamaged("a row is no chunk", where=f"chunk {row[0]}")
-    if len(counts) + len(sealed) > _ON_ONE_PAGE_BYTES:
-        raise BufferDamaged("a chunk is damaged that goes over several pages", where=f"chunk {row[0]}")
-    return keyless_chunk(row)
-
-
-def keyless_chunk(row: Sequence[Any]) -> tuple[Chunk, bytes]:
-    """A row of `chunk` that is whole, but whose key is gone for good, and its payload, sealed."""
-    return Chunk._make((*row[:-1], b"", len(row[-1]))), row[-1]
-
-
-def counts_of(text: str | bytes) -> dict[str, int]:
-    """Records by device, as a chunk says; nothing if the disk has damaged it."""
-    try:
-        counts = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
-    is_whole = isinstance(counts, dict) and all(isinstance(count, int) and count > 0 for count in counts.values())
-    return counts if is_whole else {}
-
-
-def is_sound(numbers: Sequence[object]) -> bool:
-    """Whether the columns of a row that should be whole numbers are; SQLite does not look when it reads."""
-    return all(type(each) is int for each in numbers)

@@ -35,7 +35,7 @@ import structlog
 
 from edge_gateway.buffer import ACCOUNT_COLUMNS, Account, Batch, StoredChunk
 from edge_gateway.buffer.books import WHOLE_LANE, Book, Key, total
-from edge_gateway.buffer.corrections import correct
+from edge_gateway.buffer.chunks import Chunk, counts_of, is_whole, opened
 from edge_gateway.buffer.database import (
     PAGE_BYTES,
     SCHEMA_VERSION,
@@ -50,17 +50,7 @@ from edge_gateway.buffer.loading import load_shelf, read_books
 from edge_gateway.buffer.rebuild import finish, has_sound_header, lacks_database, rebuild
 from edge_gateway.buffer.salvage import FileContent, lost_frames
 from edge_gateway.buffer.sealing import Sealer, key_id_of
-from edge_gateway.buffer.shelf import (
-    UNSURE,
-    Chunk,
-    Moment,
-    Shelf,
-    Taken,
-    counts_of,
-    damaged_chunk,
-    keyless_chunk,
-    payload_of,
-)
+from edge_gateway.buffer.shelf import Moment, Shelf, Taken
 from edge_gateway.buffer.transaction import Transaction
 from edge_gateway.clock import NS_PER_S, Clock, boot_offset_ns
 from edge_gateway.config.model import BufferSettings
@@ -234,7 +224,7 @@ class Store:
         for account in accounts.values():
             account.queued = 0
         for chunk_id, counts in self._db.execute("SELECT id, counts FROM chunk"):
-            if (name := self._lane(lane_number(chunk_id)).plan.name) != QUARANTINE:
+            if (name := self._shelf.lane(lane_number(chunk_id)).plan.name) != QUARANTINE:
                 for device, records in counts_of(counts).items():
                     accounts.setdefault((device, name), Account()).queued += records
         if any(account.balance() for account in accounts.values()):
@@ -245,14 +235,8 @@ class Store:
         """By device and lane: a device may have been in several routes in its life."""
         by_account: defaultdict[tuple[str, str], list[Book]] = defaultdict(list)
         for (number, device), book in books:
-            by_account[device, self._lane(number).plan.name].append(book)
+            by_account[device, self._shelf.lane(number).plan.name].append(book)
         return {key: total(several) for key, several in by_account.items()}
-
-    def _lane(self, number: int) -> Lane:
-        lane = self._shelf.lanes.get(number)
-        if lane is None:
-            raise BufferDamaged("there are rows of a lane that never was", where=f"lane {number}")
-        return lane
 
     def _soundly(self, call: Callable[[], _Result]) -> _Result:
         """Run a call on the database. If that turns out to be damaged, save what is whole, and run it again."""
@@ -547,7 +531,7 @@ class Store:
             for device, count in orjson.loads(chunk.counts).items():
                 counts[device] = counts.get(device, 0) + count
         first = chunks[0]
-        body = b"[" + b",".join(map(self._corrected, chunks)) + b"]"
+        body = b"[" + b",".join(map(self._shelf.documents_of, chunks)) + b"]"
         taken = Taken(first.id, chunks[-1].id, counts, sum(chunk.stored_bytes for chunk in chunks))
         message = Message(
             f"{self.id}-{number}-{first.message}",
@@ -586,30 +570,11 @@ class Store:
                 if row[0] <= last_id:
                     raise BufferDamaged("chunks are not in order", where=f"chunk {row[0]} behind {last_id}")
                 last_id = row[0]
-                chunk, sealed = self._opened(row)
+                chunk, sealed = opened(row, self._sealer)
                 if sealed is not None:
                     damaged.append((chunk, sealed))
                 else:
                     yield chunk
-
-    def _opened(self, row: tuple[Any, ...]) -> tuple[Chunk, bytes | None]:
-        """A row of `chunk` with its payload in the open; if it does not open, with the sealed payload beside it."""
-        try:
-            payload = payload_of(row, self._sealer)
-        except PayloadDamaged:
-            return damaged_chunk(row)
-        except KeyStoreError as error:
-            if self._is_lost(key_id_of(row[-1])):
-                return keyless_chunk(row)
-            raise DataKeyMissing(error.what, where=error.where, remedy=error.remedy) from error
-        return Chunk._make((*row[:-1], payload, len(row[-1]))), None
-
-    def _is_lost(self, key_id: int) -> bool:
-        """Whether a key will never come back, so that what is sealed with it is as good as damaged."""
-        try:
-            return key_id not in self._sealer.key_ids()
-        except KeyStoreError:
-            return False
 
     def _set_aside(self, damaged: list[tuple[Chunk, bytes]]) -> None:
         def steps(transaction: Transaction) -> list[LaneFull | None]:
@@ -618,13 +583,6 @@ class Store:
             return []
 
         self._transact(steps)
-
-    def _corrected(self, chunk: Chunk) -> bytes:
-        """A chunk's documents, with the times put right that can be."""
-        boot = self._shelf.boots.get(chunk.boot)
-        if chunk.clock != UNSURE or boot is None or boot.offset_ns is None:
-            return chunk.payload
-        return correct(chunk.payload, boot.name, boot.offset_ns)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -653,11 +611,11 @@ class Store:
         found: list[StoredChunk] = []
         damaged: list[tuple[Chunk, bytes]] = []
         for row in rows:
-            chunk, sealed = self._opened(row)
-            payload = self._corrected(chunk) if sealed is None else None
+            chunk, sealed = opened(row, self._sealer)
+            payload = self._shelf.documents_of(chunk) if sealed is None else None
             if sealed is not None and not quarantine:
                 damaged.append((chunk, sealed))
-            name, route = self._lane(chunk.message if quarantine else lane_number(chunk.id)).place
+            name, route = self._shelf.lane(chunk.message if quarantine else lane_number(chunk.id)).place
             counts = counts_of(chunk.counts)
             found.append(StoredChunk(chunk.id, name, chunk.message, chunk.records, counts, payload, route))
         if damaged:
@@ -796,22 +754,15 @@ class Store:
         if finish(path):
             return
         try:
-            rebuild(path, self._opens)
+            rebuild(path, self._is_whole)
         except (apsw.FullError, OSError):
             if self._reserve is None or not self._reserve.give_up():
                 raise
             if not finish(path):
-                rebuild(path, self._opens)
+                rebuild(path, self._is_whole)
 
-    def _opens(self, row: tuple[Any, ...]) -> bool:
-        """Whether the payload of a row of `chunk` is what was sealed for it."""
-        try:
-            payload_of(row, self._sealer)
-        except PayloadDamaged:
-            return False
-        except KeyStoreError:
-            return True  # nobody can say now
-        return True
+    def _is_whole(self, row: tuple[Any, ...]) -> bool:
+        return is_whole(row, self._sealer)
 
     def _uptime_s(self) -> float:
         return self._clock.uptime_ns() / NS_PER_S

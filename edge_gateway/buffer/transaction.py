@@ -17,6 +17,19 @@ import structlog
 
 from edge_gateway.buffer import BadFrame, Batch
 from edge_gateway.buffer.books import TOTALS, Change, Key, total, with_crc
+from edge_gateway.buffer.chunks import (
+    DAMAGED,
+    SURE,
+    TOLD_UNSURE,
+    UNSURE,
+    Chunk,
+    are_numbers,
+    context,
+    counts_of,
+    damaged_chunk,
+    is_whole,
+    payload_of,
+)
 from edge_gateway.buffer.corrections import age_s
 from edge_gateway.buffer.database import PAGE_BYTES
 from edge_gateway.buffer.documents import Piece, pieces_of_bad_frames, pieces_of_records, thinned
@@ -31,20 +44,7 @@ from edge_gateway.buffer.lanes import (
 )
 from edge_gateway.buffer.ledger import LedgerRow, close_hour
 from edge_gateway.buffer.rebuild import TO_RECONCILE
-from edge_gateway.buffer.shelf import (
-    DAMAGED,
-    SURE,
-    TOLD_UNSURE,
-    UNSURE,
-    Chunk,
-    Moment,
-    Shelf,
-    context,
-    counts_of,
-    damaged_chunk,
-    is_sound,
-    payload_of,
-)
+from edge_gateway.buffer.shelf import Moment, Shelf
 from edge_gateway.clock import NS_PER_S
 from edge_gateway.errors import BufferDamaged, KeyStoreError, LaneFull, PayloadDamaged
 from edge_gateway.records import Event, Message, Reading
@@ -597,7 +597,7 @@ class Transaction:
         counts: Counter[str] = Counter()
         for row in rows:
             is_lost = lane.number == self._shelf.quarantine and message not in self._shelf.lanes
-            if is_lost or not is_sound((*row[:4], row[5])):
+            if is_lost or not are_numbers((*row[:4], row[5])):
                 raise BufferDamaged("a chunk is damaged", where=f"chunk {row[0]}", remedy="It is set aside")
             counts.update(counts_of(row[4]))
         *_, boot, uptime_ms, _, _ = rows[-1]
@@ -622,16 +622,7 @@ class Transaction:
     def _damaged_of(self, group: _Group) -> list[tuple[Chunk, bytes]]:
         """What of a group does not open, so that what it says of its records cannot be relied on."""
         rows: list[tuple[Any, ...]] = self._db.execute(_CHUNKS, (group.first_id, group.last_id)).fetchall()
-        return [damaged_chunk(row) for row in rows if not self._opens(row)]
-
-    def _opens(self, row: tuple[Any, ...]) -> bool:
-        try:
-            payload_of(row, self._shelf.sealer)
-        except PayloadDamaged:
-            return False
-        except KeyStoreError:
-            return True  # nobody can say now
-        return True
+        return [damaged_chunk(row) for row in rows if not is_whole(row, self._shelf.sealer)]
 
     def _give_up_frames(self, origin: int, counts: Mapping[str, int], size_bytes: int) -> None:
         """What the quarantine gives up has been rejected for good, in the account that it came from."""

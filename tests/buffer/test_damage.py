@@ -41,11 +41,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge_gateway.buffer import Account, BadFrame, Batch
+from edge_gateway.buffer.chunks import payload_of
 from edge_gateway.buffer.database import PAGE_BYTES
 from edge_gateway.buffer.ledger import LedgerRow, verify_rows
 from edge_gateway.buffer.rebuild import TABLES
 from edge_gateway.buffer.sealing import Sealer
-from edge_gateway.buffer.shelf import payload_of
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import BufferUnavailable, DiskFull, DiskReadOnly
