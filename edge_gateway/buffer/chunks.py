@@ -8,7 +8,7 @@ anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -43,6 +43,10 @@ class Chunk(NamedTuple):
     payload: bytes
     stored_bytes: int
     """Of the payload as it is on disk."""
+
+
+Damaged: TypeAlias = tuple[Chunk, bytes]
+"""A chunk that does not open, without its payload, and its payload, sealed."""
 
 
 def context(chunk_id: int, message: int, records: int, counts: bytes) -> bytes:
@@ -92,8 +96,8 @@ def opened(row: Sequence[Any], sealer: Sealer) -> tuple[Chunk, bytes | None]:
     return Chunk._make((*row[:-1], payload, len(row[-1]))), None
 
 
-def damaged_chunk(row: Sequence[Any]) -> tuple[Chunk, bytes]:
-    """A row of `chunk` whose payload does not open, and that payload, sealed.
+def damaged_chunk(row: Sequence[Any]) -> Damaged:
+    """A row of `chunk` whose payload does not open.
 
     Raises:
         BufferDamaged: it is no chunk at all, or goes over several pages. Which pages those are may be what is damaged,
@@ -135,6 +139,5 @@ def _is_lost(key_id: int, sealer: Sealer) -> bool:
         return False
 
 
-def _sealed_chunk(row: Sequence[Any]) -> tuple[Chunk, bytes]:
-    """A chunk without its payload, and that payload, sealed."""
+def _sealed_chunk(row: Sequence[Any]) -> Damaged:
     return Chunk._make((*row[:-1], b"", len(row[-1]))), row[-1]

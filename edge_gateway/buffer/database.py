@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import apsw
 
@@ -132,18 +132,6 @@ def checkpoint_pages(settings: BufferSettings) -> int:
 def reserve_bytes(settings: BufferSettings) -> int:
     """The reserve that the limit of the whole allows."""
     return min(settings.reserve_bytes, settings.max_disk_bytes // 4)
-
-
-class Reserve(Protocol):
-    """Disk space kept for the day when others have filled the disk."""
-
-    def keep(self) -> bool:
-        """Take the space if it is not taken; False if there is none."""
-        ...
-
-    def give_up(self) -> bool:
-        """Hand the space to the file system; False if none was kept."""
-        ...
 
 
 class Space:

@@ -102,6 +102,7 @@ def load_shelf(
         space=Space(db, settings),
         sealer=sealer,
         settings=settings,
+        path=path,
         id=said["id"],
         plans=plans_by_name,
         lanes=lanes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -17,6 +17,9 @@ from edge_gateway.buffer.ranking import Ranking
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import BufferDamaged
+
+INSTANT_S: Final = 1e-6
+"""Two clocks that are each rounded differ by less; nobody waits for so little."""
 
 
 class Moment(NamedTuple):
@@ -59,6 +62,8 @@ class Shelf:
     space: Space
     sealer: Sealer
     settings: BufferSettings
+    path: str
+    """Of the database, for status and errors."""
     id: str
     """Of the store; begins every message id."""
     plans: dict[str, LanePlan]
@@ -94,6 +99,8 @@ class Shelf:
     """Uptime."""
     passed_over: set[int] = field(default_factory=set)
     """Lanes with damaged chunks that are still there, because the disk takes no writes."""
+    is_in_doubt: bool = False
+    """Whether a sync has failed, so that nobody knows what is on the disk until one has succeeded."""
     giving: set[str] = field(default_factory=set)
     """Routes whose messages are being taken, so that what is appended may leave at once."""
     to_mark: set[str] = field(default_factory=set)

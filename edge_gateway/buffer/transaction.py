@@ -8,7 +8,8 @@ committed. What has been given out to the uplink is never changed: `Lane.taken_t
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import groupby
 from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ from edge_gateway.buffer.chunks import (
     TOLD_UNSURE,
     UNSURE,
     Chunk,
+    Damaged,
     are_numbers,
     context,
     counts_of,
@@ -85,6 +87,9 @@ _FEW_SPARE_PAGES: Final = 4
 """The same on a full disk, where lanes have to give them."""
 
 _Records: TypeAlias = Sequence[Reading | Event]
+
+Steps: TypeAlias = "Callable[[Transaction], list[LaneFull | None]]"
+"""What a transaction shall do; returns for each batch appended None, or why its readings were not taken."""
 
 
 class _Group(NamedTuple):
@@ -207,15 +212,15 @@ class Transaction:
                     break
                 self._drop(lane, oldest, "expired")
 
-    def set_aside(self, damaged: Sequence[tuple[Chunk, bytes]]) -> None:
-        """Chunks of one lane do not open: move them to the quarantine as they are.
+    def set_aside(self, damaged: Sequence[Damaged]) -> None:
+        """Move chunks that do not open to the quarantine as they are.
 
         What a damaged chunk says of itself may be wrong. Whose records were in it is what the books miss without it.
-
-        Args:
-            damaged: each with its payload, sealed.
         """
-        lane = self._lane(lane_number(damaged[0][0].id))
+        for number, of_lane in groupby(damaged, lambda each: lane_number(each[0].id)):
+            self._set_aside(self._lane(number), list(of_lane))
+
+    def _set_aside(self, lane: Lane, damaged: Sequence[Damaged]) -> None:
         self._changed_old = True
         lane.open_records = 0
         said: Counter[str] = Counter()
@@ -619,7 +624,7 @@ class Transaction:
         self._change.count(lane.number, group.counts, reason, bytes_queued=-group.bytes)
         self._dropped[lane.plan.name, reason] += sum(group.counts.values())
 
-    def _damaged_of(self, group: _Group) -> list[tuple[Chunk, bytes]]:
+    def _damaged_of(self, group: _Group) -> list[Damaged]:
         """What of a group does not open, so that what it says of its records cannot be relied on."""
         rows: list[tuple[Any, ...]] = self._db.execute(_CHUNKS, (group.first_id, group.last_id)).fetchall()
         return [damaged_chunk(row) for row in rows if not is_whole(row, self._shelf.sealer)]

@@ -79,7 +79,7 @@ def test_the_watch_can_fail(open_store: OpenStore) -> None:
     """With `synchronous=NORMAL` the same watch reports unsafe writes: it is the setting that makes it pass."""
     with watched_disk("watched-normal") as disk:
         store = open_store(vfs="watched-normal")
-        store._db.execute("PRAGMA synchronous = NORMAL")
+        store._shelf.db.execute("PRAGMA synchronous = NORMAL")
         store.write(writes([reading()]))
         assert [name for name in disk.unsynced if name.endswith("-wal")]
         store.close()

@@ -46,6 +46,7 @@ class WitnessedStore(Store):
         pragmas: Sequence[str],
     ) -> None:
         self._witness = witness
+        self._settings = settings
         self._world_clock = clock
         self._keys = keys
         self._pragmas = pragmas
@@ -68,7 +69,7 @@ class WitnessedStore(Store):
     def _open(self) -> None:
         super()._open()
         for pragma in self._pragmas:
-            self._db.execute(f"PRAGMA {pragma}")
+            self._shelf.db.execute(f"PRAGMA {pragma}")
 
     def write(self, writes: Writes) -> list[LaneFull | None]:
         """See `Store.write`."""
@@ -115,8 +116,8 @@ class WitnessedStore(Store):
     def tidy(self) -> None:
         """`Store.tidy` as for a large database, however small this one is."""
         if self._shelf.space.free_pages():
-            self._db.execute("VACUUM")
+            self._shelf.db.execute("VACUUM")
 
     def checkpoint(self, mode: str) -> None:
         """Move the log into the database: PASSIVE, FULL, RESTART or TRUNCATE."""
-        self._db.execute(f"PRAGMA wal_checkpoint({mode})")
+        self._shelf.db.execute(f"PRAGMA wal_checkpoint({mode})")
