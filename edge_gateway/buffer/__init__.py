@@ -14,6 +14,18 @@ The promise:
   the receiver drops repeated message ids.
 - What lies in one route holds up no other. Where there is too much, the route that holds most gives way first.
 - What rots on the disk costs the batches that it is in and no others, and is counted.
+
+The way of a record, file by file:
+
+```
+intake.py -> durable.py -> store.py -> transaction/           in: one visit to the store, and one sync, for many batches
+routes.py <- durable.py <- store.py <- giving.py              out: a message, for the route that is taken from
+documents.py, chunks.py, sealing.py, corrections.py           what it is on the disk: JSON, in chunks, sealed
+books.py, ledger.py, inspection.py, bulletins/                what became of it, and who is told
+lanes.py, ranking.py, shelf.py                                where it stands, in memory
+store_file.py, loading.py, database.py, rebuild.py, salvage/  the file, and what is whole of a damaged one
+reserve.py, upkeep.py                                         the room it takes
+```
 """
 
 from __future__ import annotations

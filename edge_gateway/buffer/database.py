@@ -38,6 +38,11 @@ CREATE TABLE ledger(
     evicted INTEGER NOT NULL, rejected INTEGER NOT NULL, quarantined INTEGER NOT NULL, digest BLOB NOT NULL);
 """
 
+PUT_STORE: Final = "INSERT OR REPLACE INTO store VALUES (?, ?, ?)"
+PUT_BOOK: Final = "INSERT OR REPLACE INTO book VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_CHUNK: Final = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_LEDGER: Final = "INSERT INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
 PAGE_BYTES: Final = 1024
 """A commit writes whole pages: for lone readings this is a little more than half of what pages of 4096 bytes cost."""
 

@@ -20,7 +20,7 @@ from edge_gateway.buffer.books import (
     name_of_whole,
     with_crc,
 )
-from edge_gateway.buffer.database import SCHEMA, SCHEMA_VERSION, Space
+from edge_gateway.buffer.database import PUT_BOOK, PUT_STORE, SCHEMA, SCHEMA_VERSION, Space
 from edge_gateway.buffer.lanes import (
     NUMBERS,
     QUARANTINE,
@@ -35,7 +35,6 @@ from edge_gateway.buffer.ledger import GENESIS
 from edge_gateway.buffer.rebuild import NUMBER_FLOOR, TO_RECONCILE
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.shelf import Boot, Shelf
-from edge_gateway.buffer.transaction import PUT_BOOK, PUT_STORE
 from edge_gateway.clock import Clock
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import BufferDamaged, BufferUnavailable

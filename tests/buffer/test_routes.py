@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.buffer import Account, Batch, Outlet
-from edge_gateway.buffer import transaction as transaction_module
 from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
 from edge_gateway.buffer.lanes import lane_and_route, name_on_disk
 from edge_gateway.buffer.ranking import LargestFirst, Ranking
 from edge_gateway.buffer.store import Store, Writes
+from edge_gateway.buffer.transaction import working_copy
 from edge_gateway.clock import stamp
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import LaneFull
@@ -342,7 +342,7 @@ def test_more_routes_than_there_are_numbers_go_by_the_gateways_own(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a store has no number left for another lane, nothing is lost: the gateway speaks for the sensor."""
-    monkeypatch.setattr(transaction_module, "MOST_LANES", 5)  # four are there from the start
+    monkeypatch.setattr(working_copy, "MOST_LANES", 5)  # four are there from the start
     store = open_store()
     append(store, "boiler", 1)
     append(store, "door", 1)
