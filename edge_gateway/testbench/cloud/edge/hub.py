@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 import orjson
 import structlog
@@ -43,12 +43,14 @@ from edge_gateway.testbench.cloud.edge.upstream import LinkDown, TwinRequestRefu
 from edge_gateway.testbench.cloud.front_door import HTTPS_PORT, MQTT_PORT, FrontDoor
 from edge_gateway.testbench.cloud.hub_session import MethodResponse
 from edge_gateway.testbench.cloud.identity import HUB, Identity, IdentityName
+from edge_gateway.testbench.cloud.introduction import hub_named, introduction
 from edge_gateway.testbench.cloud.mqtt.connection import UNAVAILABLE, ConnectRefused, MqttConnection
 from edge_gateway.testbench.cloud.mqtt.packets import Connect
 from edge_gateway.testbench.cloud.property_bag import format_property_bag
 from edge_gateway.testbench.cloud.refusals import AccessDenied, DeviceNotOnline, LimitExceeded, MethodTimedOut
 from edge_gateway.testbench.cloud.topics import METHODS
 from edge_gateway.testbench.cloud.twin import Section
+from edge_gateway.testbench.cloud.watched import Watched
 
 if TYPE_CHECKING:  # aiohttp is needed for HTTPS only
     from aiohttp import web
@@ -69,7 +71,7 @@ _OK = 200
 _NOT_FOUND = 404
 
 
-class EdgeHub:
+class EdgeHub(Watched):
     """An edge hub. Use it as an async context manager.
 
     Args:
@@ -104,6 +106,7 @@ class EdgeHub:
         max_clients: int = MAX_CLIENTS,
         reported_sync_s: float = REPORTED_SYNC_S,
     ) -> None:
+        super().__init__()
         self.device_id = device_id
         self.host_name = host_name if host_name is not None else address
         self.upstream = upstream
@@ -120,7 +123,6 @@ class EdgeHub:
         self._up = EndpointQueue(self.store)
         self._inputs: dict[ModuleInput, EndpointQueue] = {}
         self._unsynced = asyncio.Event()
-        self._waiters: list[asyncio.Future[None]] = []
         self._tasks = OwnedTasks(f"testbench-edge-hub-{device_id}")
         self._desired_status: Section = {}
         self._connections: dict[str, Section] = {}
@@ -184,13 +186,6 @@ class EdgeHub:
         """Whether a module or device has a connection now."""
         return name in self._clients and self._clients[name].session is not None
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on the edge hub holds; it is judged again at each change. The caller sets a limit."""
-        while not condition():
-            change = asyncio.get_running_loop().create_future()
-            self._waiters.append(change)
-            await change
-
     async def invoke_method(
         self,
         name: IdentityName,
@@ -242,16 +237,10 @@ class EdgeHub:
 
     def admit(self, connect: Connect, connection: MqttConnection) -> EdgeSession:
         """Let a module or device in."""
-        host_name, _, rest = (connect.username or "").partition("/")
-        if host_name.lower() not in (self.host_name.lower(), self.upstream.hub.host_name.lower()):
+        if hub_named(connect) not in (self.host_name.lower(), self.upstream.hub.host_name.lower()):
             raise AccessDenied("the user name is for another hub", where=connect.client_id)
-        if not connect.client_id or not rest.startswith(f"{connect.client_id}/"):
-            raise AccessDenied("the user name is not for this client id", where=connect.client_id)
-        # A nested edge device adds an `auth-chain`; this hub has no other below it and reads past it.
-        if "api-version" not in parse_qs(rest[len(connect.client_id) + 1 :].removeprefix("?")):
-            raise AccessDenied("the user name has no api-version", where=connect.client_id)
-        name = IdentityName(*connect.client_id.partition("/")[::2])
-        token = connect.password.decode(errors="replace") if connect.password is not None else None
+        # A nested edge device adds an `auth-chain` to the query; this hub has no other below it and reads past it.
+        name, token, _ = introduction(connect)
         _, expires_s = self.admit_client(name, token=token, chain=connection.client_chain)
         connected = sum(client.session is not None for client in self._clients.values())
         if connected >= self.max_clients and not self.is_connected(name):
@@ -263,13 +252,6 @@ class EdgeHub:
         from edge_gateway.testbench.cloud.edge import rest as edge_rest
 
         return edge_rest.routes(self)
-
-    def changed(self) -> None:
-        """Have those who wait with `until` look again."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     def admit_client(
         self, name: IdentityName, *, token: str | None, chain: Sequence[x509.Certificate] = ()

@@ -79,6 +79,7 @@ from edge_gateway.testbench.cloud.provisioning.tpm_attestation import (
 from edge_gateway.testbench.cloud.refusals import AccessDenied, EtagMismatch, Throttled
 from edge_gateway.testbench.cloud.tokens import check, parse
 from edge_gateway.testbench.cloud.twin import Section
+from edge_gateway.testbench.cloud.watched import Watched
 
 if TYPE_CHECKING:  # aiohttp is slow to import and wanted for HTTPS only
     from aiohttp import web
@@ -153,7 +154,7 @@ class _Nonce:
     """Event loop time."""
 
 
-class LocalDps:
+class LocalDps(Watched):
     """A provisioning service for tests and demonstrations; a `FrontDoor` puts it on the network.
 
     Args:
@@ -182,6 +183,7 @@ class LocalDps:
         retry_after_s: int = 3,
         challenge_lifetime_s: float = 120.0,
     ) -> None:
+        super().__init__()
         self.id_scope = id_scope
         self.host_name = host_name
         self.polls = polls
@@ -200,7 +202,6 @@ class LocalDps:
         """The last of each device that has registered, by its registration id."""
         self._nonces: dict[str, _Nonce] = {}
         self._throttled_requests = 0
-        self._waiters: list[asyncio.Future[None]] = []
 
     # For services
 
@@ -241,17 +242,6 @@ class LocalDps:
         """Answer that many of the next requests of devices with 429; 0 ends it."""
         self._throttled_requests = requests
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on the service holds; judged again at each change. The caller sets a time limit."""
-        while not condition():
-            await self.change()
-
-    async def change(self) -> None:
-        """Wait for the next moment at which something may have changed."""
-        change = asyncio.get_running_loop().create_future()
-        self._waiters.append(change)
-        await change
-
     # front_door.Service
 
     def accepts(self, connect: Connect) -> bool:
@@ -271,13 +261,6 @@ class LocalDps:
         from edge_gateway.testbench.cloud.provisioning.rest import routes
 
         return routes(self)
-
-    def changed(self) -> None:
-        """Have those who wait with `until` look again."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     # For devices
 
