@@ -9,7 +9,8 @@ here is for production.
 from edge_gateway.testbench.certificates import LocalAuthority, ServerCertificate
 from edge_gateway.testbench.cloud.cloud_messages import CloudMessage, DeliveryState
 from edge_gateway.testbench.cloud.front_door import FrontDoor
-from edge_gateway.testbench.cloud.hub import HubStatistics, LocalHub
+from edge_gateway.testbench.cloud.hub import LocalHub
+from edge_gateway.testbench.cloud.hub_messages import HubStatistics
 from edge_gateway.testbench.cloud.hub_session import MethodResponse
 from edge_gateway.testbench.cloud.identity import Identity, IdentityName
 from edge_gateway.testbench.cloud.local_cloud import LocalCloud

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from edge_gateway.clock import rfc3339
 from edge_gateway.records import Value
-from edge_gateway.testbench.cloud.cloud_messages import LOCK_S, CloudMessage, CloudQueue, Outcome
+from edge_gateway.testbench.cloud.cloud_messages import LOCK_S, CloudMessage, Outcome
+from edge_gateway.testbench.cloud.hub_devices import DeviceRecord
 from edge_gateway.testbench.cloud.identity import Identity
 from edge_gateway.testbench.cloud.mqtt.connection import MqttConnection, RuleBroken
 from edge_gateway.testbench.cloud.mqtt.packets import Connect, Publish
@@ -34,7 +34,7 @@ from edge_gateway.testbench.cloud.topics import (
     method_response,
     twin_response,
 )
-from edge_gateway.testbench.cloud.twin import Twin, TwinRefused
+from edge_gateway.testbench.cloud.twin import TwinRefused
 from edge_gateway.testbench.receiver import ReceivedMessage
 
 if TYPE_CHECKING:  # the hub makes sessions
@@ -49,23 +49,6 @@ class MethodResponse(NamedTuple):
 
     status: int
     payload: Value
-
-
-@dataclass(slots=True)
-class DeviceRecord:
-    """What the hub knows about a device or module, connected or not, beside its identity."""
-
-    twin: Twin
-    c2d: CloudQueue
-    session: HubSession | None = None
-    session_kept: bool = False
-    """The last client asked for a session that outlives its connection."""
-    kept_subscriptions: dict[str, int] = field(default_factory=dict)
-    """What that session is subscribed to, with QoS. The SDKs do not subscribe again when they come back."""
-    model_id: str = ""
-    last_activity_ns: int = 0
-    state_changed_ns: int = 0
-    """When it last connected or disconnected; 0 for never."""
 
 
 class HubSession:

@@ -17,7 +17,8 @@ from edge_gateway.testbench.cloud.amqp.feeds import NS_PER_MS, Feed
 from edge_gateway.testbench.cloud.amqp.message import Message
 from edge_gateway.testbench.cloud.amqp.sessions import Refused
 from edge_gateway.testbench.cloud.amqp.values import Described, Symbol, Timestamp, Value
-from edge_gateway.testbench.cloud.hub import HubEvent, LocalHub
+from edge_gateway.testbench.cloud.hub import LocalHub
+from edge_gateway.testbench.cloud.hub_messages import HubEvent
 
 PARTITION = "0"
 _FILTER = Symbol("apache.org:selector-filter:string")

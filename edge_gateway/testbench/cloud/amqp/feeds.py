@@ -15,7 +15,8 @@ from edge_gateway.testbench.cloud.amqp.composites import Accepted, Error, Proper
 from edge_gateway.testbench.cloud.amqp.message import Message
 from edge_gateway.testbench.cloud.amqp.sessions import OutgoingLink
 from edge_gateway.testbench.cloud.amqp.values import Symbol, Timestamp
-from edge_gateway.testbench.cloud.hub import FeedbackRecord, LocalHub
+from edge_gateway.testbench.cloud.hub import LocalHub
+from edge_gateway.testbench.cloud.hub_messages import FeedbackRecord
 
 _log = structlog.get_logger()
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from edge_gateway.clock import rfc3339
-from edge_gateway.testbench.cloud.hub import HubEvent, LocalHub
+from edge_gateway.testbench.cloud.hub import LocalHub
+from edge_gateway.testbench.cloud.hub_messages import HubEvent
 from edge_gateway.testbench.cloud.tokens import Right
 
 if TYPE_CHECKING:  # aiohttp costs a third of the start and is needed for HTTPS only

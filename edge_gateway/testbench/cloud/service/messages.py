@@ -17,7 +17,8 @@ from edge_gateway.testbench.cloud.refusals import MessageLockLost
 from edge_gateway.testbench.cloud.service.requests import answer
 
 if TYPE_CHECKING:  # the hub imports this module
-    from edge_gateway.testbench.cloud.hub import FeedbackRecord, LocalHub
+    from edge_gateway.testbench.cloud.hub import LocalHub
+    from edge_gateway.testbench.cloud.hub_messages import FeedbackRecord
 
 FEEDBACK_CONTENT_TYPE = "application/vnd.microsoft.iothub.feedback.json"
 MAX_FEEDBACK_RECORDS = 64
