@@ -77,7 +77,7 @@ def gateway_json(frames: Sequence[bytes]) -> bytes:
 
 
 def gateway_records(frames: Sequence[bytes]) -> bytes:
-    """The compiled profile, and what `pipeline.py` and `buffer/store.py` make of its samples."""
+    """The compiled profile, and what `pipeline.py` and `buffer/documents.py` make of its samples."""
     readings = [
         record(Reading, (_DEVICES[address], _PROFILE, _TIME_NS, values, True, None))
         for address, _, values in _codec.decode(frames).samples

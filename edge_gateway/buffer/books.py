@@ -144,17 +144,13 @@ class Change:
         books: of devices, as they are.
         sums: the lanes' own books, as they are.
         lanes: by number, as they are.
-        seqs: the last seq of each device, over all lanes.
         hour: hours since 1970, for the ledger.
     """
 
-    def __init__(
-        self, books: Mapping[Key, Book], sums: Sums, lanes: Mapping[int, Lane], seqs: Mapping[str, int], hour: int
-    ) -> None:
+    def __init__(self, books: Mapping[Key, Book], sums: Sums, lanes: Mapping[int, Lane], hour: int) -> None:
         self._before = books
         self._sums = sums
         self._lanes = lanes
-        self._seqs_before = seqs
         self._hour = hour
         self.books: dict[Key, Book] = {}
         """Of devices."""

@@ -16,6 +16,9 @@ from edge_gateway.buffer.database import PAGE_BYTES
 from edge_gateway.buffer.sealing import Sealer, key_id_of
 from edge_gateway.errors import BufferDamaged, DataKeyMissing, KeyStoreError, PayloadDamaged
 
+CHUNKS: Final = "SELECT * FROM chunk WHERE id > ? AND id <= ? ORDER BY id"
+"""Rows of `chunk`, whole, between two ids."""
+
 SURE: Final = 0
 """A chunk whose times are right, as far as the gateway knows."""
 UNSURE: Final = 1

@@ -13,17 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
-from typing import Final
 
 import orjson
 
-from edge_gateway.buffer.chunks import Chunk, Damaged, opened
+from edge_gateway.buffer.chunks import CHUNKS, Chunk, Damaged, opened
 from edge_gateway.buffer.lanes import Lane, name_on_disk
 from edge_gateway.buffer.shelf import INSTANT_S, Shelf, Taken
 from edge_gateway.errors import BufferDamaged, BufferUnavailable, DiskFull, DiskReadOnly
 from edge_gateway.records import Message
-
-_CHUNKS_AFTER: Final = "SELECT * FROM chunk WHERE id > ? AND id <= ? ORDER BY id"
 
 
 class Giving:
@@ -157,7 +154,7 @@ class Giving:
                 yield fresh[chunk_id]
             return
         last_id = first - 1
-        with closing(shelf.db.execute(_CHUNKS_AFTER, (last_id, last))) as rows:
+        with closing(shelf.db.execute(CHUNKS, (last_id, last))) as rows:
             for row in rows:
                 if row[0] <= last_id:
                     raise BufferDamaged("chunks are not in order", where=f"chunk {row[0]} behind {last_id}")

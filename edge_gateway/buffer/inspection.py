@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from edge_gateway.buffer import ACCOUNT_COLUMNS, Account, StoredChunk
 from edge_gateway.buffer.books import WHOLE_LANE, Book, Key, total
-from edge_gateway.buffer.chunks import Damaged, counts_of, opened
+from edge_gateway.buffer.chunks import CHUNKS, Damaged, counts_of, opened
 from edge_gateway.buffer.database import PAGE_BYTES
 from edge_gateway.buffer.lanes import NUMBERS, QUARANTINE, lane_number
 from edge_gateway.buffer.ledger import LedgerRow
@@ -16,7 +16,7 @@ from edge_gateway.buffer.loading import read_books
 from edge_gateway.buffer.shelf import Shelf
 from edge_gateway.errors import BufferDamaged
 
-_CHUNKS: Final = "SELECT * FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+_SOME_CHUNKS: Final = f"{CHUNKS} LIMIT ?"
 _COUNTS: Final = "SELECT id, counts FROM chunk"
 _LEDGER_AFTER: Final = "SELECT * FROM ledger WHERE number > ? ORDER BY number LIMIT ?"
 
@@ -66,7 +66,7 @@ def read_chunks(shelf: Shelf, after: int, most: int, *, quarantine: bool) -> tup
         spans = [(0, apart * NUMBERS - 1), ((apart + 1) * NUMBERS, shelf.next_number * NUMBERS - 1)]
     rows: list[tuple[Any, ...]] = []
     for first, last in spans:
-        rows += shelf.db.execute(_CHUNKS, (max(after, first - 1), last, most - len(rows))).fetchall()
+        rows += shelf.db.execute(_SOME_CHUNKS, (max(after, first - 1), last, most - len(rows))).fetchall()
     found: list[StoredChunk] = []
     damaged: list[Damaged] = []
     for row in rows:

@@ -38,7 +38,7 @@ import structlog
 
 from edge_gateway.buffer.books import COLUMNS, WHOLE_LANE, Book, Key, checked_row, columns_of, with_crc
 from edge_gateway.buffer.chunks import counts_of
-from edge_gateway.buffer.database import PAGE_BYTES, SCHEMA, SCHEMA_VERSION
+from edge_gateway.buffer.database import PAGE_BYTES, PUT_BOOK, PUT_STORE, SCHEMA, SCHEMA_VERSION
 from edge_gateway.buffer.lanes import NUMBERS, lane_number
 from edge_gateway.buffer.ledger import LedgerRow, digest, is_readable
 from edge_gateway.buffer.salvage import Content, FileContent, Found, Row, Table, rows
@@ -102,8 +102,6 @@ _LAST: Final[_Rank] = (Found.ORPHAN, 1)
 _PUT_LEDGER: Final = "INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REPLACE_LEDGER: Final = "INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_CHUNK: Final = "INSERT OR {} INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_BOOK: Final = "INSERT INTO book VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_STORE: Final = "INSERT INTO store VALUES (?, ?, ?)"
 
 
 class Salvaged(NamedTuple):
@@ -308,7 +306,7 @@ class _Copying:
         for (lane, device), (_, book) in self._books.items():
             if device.startswith(WHOLE_LANE):
                 book.last = book.chunk = book.given = floor
-            self._db.execute(_PUT_BOOK, with_crc((lane, device, *columns_of(book))))
+            self._db.execute(PUT_BOOK, with_crc((lane, device, *columns_of(book))))
 
     def _put_said(self, floor: int, boots: set[int]) -> None:
         texts = {key: text for key, (_, text) in self._said.items()}
@@ -321,7 +319,7 @@ class _Copying:
         last = self._db.execute("SELECT number, digest FROM ledger ORDER BY number DESC LIMIT 1").fetchone()
         if last is not None and last[0] > head:
             texts["ledger"] = f"{last[0]} {last[1].hex()}"
-        self._db.executemany(_PUT_STORE, [with_crc(each) for each in texts.items()])
+        self._db.executemany(PUT_STORE, [with_crc(each) for each in texts.items()])
 
     def _text(self, key: str, default: str) -> str:
         return self._said[key][1] if key in self._said else default

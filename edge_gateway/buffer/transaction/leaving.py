@@ -7,7 +7,7 @@ from typing import Final
 
 import orjson
 
-from edge_gateway.buffer.chunks import context, counts_of, damaged_chunk, payload_of
+from edge_gateway.buffer.chunks import CHUNKS, context, counts_of, damaged_chunk, payload_of
 from edge_gateway.buffer.corrections import age_s
 from edge_gateway.buffer.documents import thinned
 from edge_gateway.buffer.lanes import Lane
@@ -16,7 +16,7 @@ from edge_gateway.buffer.transaction.reconciling import set_aside
 from edge_gateway.buffer.transaction.working_copy import WorkingCopy
 from edge_gateway.errors import KeyStoreError, PayloadDamaged
 
-_CHUNK: Final = "SELECT * FROM chunk WHERE id > ? AND id <= ? ORDER BY id LIMIT 1"
+_FIRST_CHUNK: Final = f"{CHUNKS} LIMIT 1"
 _REWRITE_CHUNK: Final = "UPDATE chunk SET records = ?, counts = ?, payload = ? WHERE id = ?"
 
 
@@ -64,7 +64,7 @@ def thin(work: WorkingCopy, lane: Lane) -> bool:
     end = lane.chunk_id(whole.chunk)
     for _ in range(2):
         start = lane.chunk_id(max(whole.thinned, whole.given))
-        row = work.db.execute(_CHUNK, (start, end)).fetchone()
+        row = work.db.execute(_FIRST_CHUNK, (start, end)).fetchone()
         if row is not None:
             break
         whole.thinned = 0

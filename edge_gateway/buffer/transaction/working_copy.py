@@ -58,7 +58,7 @@ class WorkingCopy:
         """Since 1970, for the ledger."""
         self.offset_ns = shelf.boots[shelf.boot].offset_ns
         """Of the running boot; see `Boot`."""
-        self.change = Change(shelf.books, shelf.sums, shelf.lanes, shelf.seqs, self.hour)
+        self.change = Change(shelf.books, shelf.sums, shelf.lanes, self.hour)
         """To the books."""
         self.placed_in: defaultdict[int, list[Chunk]] = defaultdict(list)
         """The chunks that came in, by lane; `write` puts them in the database."""

@@ -76,7 +76,7 @@ def routes(hub: LocalHub, blobs: BlobStore | None = None) -> list[web.RouteDef]:
     Args:
         hub: whose devices.
         blobs: where their files go; None is a hub without a storage account, which refuses uploads. The calls on the
-            storage itself are `blob_rest.routes`.
+            storage itself are `storage.rest.routes`.
     """
     calls = _DeviceCalls(hub, blobs)
     device = "/devices/{device_id}"

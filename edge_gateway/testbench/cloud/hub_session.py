@@ -52,7 +52,7 @@ class MethodResponse(NamedTuple):
 
 
 class HubSession:
-    """See `mqtt_connection.Session` for what the connection asks of it.
+    """See `mqtt.connection.Session` for what the connection asks of it.
 
     Args:
         hub: whose session it is.
@@ -101,7 +101,7 @@ class HubSession:
             self._subscriptions |= record.kept_subscriptions
         self._keep_session()
 
-    # mqtt_connection.Session
+    # mqtt.connection.Session
 
     def opened(self, connection: MqttConnection) -> None:
         """Take over from an older connection of the same device, and send what waited."""

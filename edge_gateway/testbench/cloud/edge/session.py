@@ -192,7 +192,7 @@ class EdgeClient:
 
 
 class EdgeSession:
-    """See `mqtt_connection.Session` for what the connection asks of it.
+    """See `mqtt.connection.Session` for what the connection asks of it.
 
     Args:
         hub: whose session it is.
@@ -226,7 +226,7 @@ class EdgeSession:
         self._subscriptions: dict[str, int] = (client.kept or {}) if self.session_present else {}
         client.kept = None if connect.clean_session else self._subscriptions
 
-    # mqtt_connection.Session
+    # mqtt.connection.Session
 
     def opened(self, connection: MqttConnection) -> None:
         """Take over from an older connection of the same client."""

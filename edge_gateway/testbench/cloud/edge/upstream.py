@@ -150,7 +150,7 @@ class Upstream:
         if self._links.get(link.name) is link:
             del self._links[link.name]
 
-    # mqtt_connection.Reception
+    # mqtt.connection.Reception
 
     def admit(self, connect: Connect, connection: MqttConnection) -> Session:
         """Hand a link's CONNECT to the hub."""

@@ -36,7 +36,7 @@ _REQUEST_ID = re.compile(r"[^$&]{1,128}")
 
 
 class DpsSession:
-    """See `mqtt_connection.Session` for what the connection asks of it.
+    """See `mqtt.connection.Session` for what the connection asks of it.
 
     Args:
         dps: whose session it is.
@@ -76,7 +76,7 @@ class DpsSession:
             raise AccessDenied("neither a token nor a certificate", where=registration_id)
         return cls(dps, registration_id, credentials)
 
-    # mqtt_connection.Session
+    # mqtt.connection.Session
 
     def opened(self, connection: MqttConnection) -> None:
         """The client is in."""

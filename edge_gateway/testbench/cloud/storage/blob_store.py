@@ -9,7 +9,7 @@ one blob until an end; it writes the blob; it tells the hub how that went. If we
   takes are dropped, oldest first.
 - Blobs are kept in memory or, given a directory, each in a file there named after it, percent-encoded.
 
-Azure Storage's calls on this are in `blob_rest`. What is signed is our own; only its place in the query is Azure's:
+Azure Storage's calls on this are in `storage.rest`. What is signed is our own; only its place in the query is Azure's:
 `?sv={version}&sr=b&sp={permissions}&se={end}&sig={signature}`.
 """
 
