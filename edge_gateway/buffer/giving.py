@@ -19,6 +19,7 @@ import orjson
 from edge_gateway.buffer.chunks import CHUNKS, Chunk, Damaged, opened
 from edge_gateway.buffer.lanes import Lane, name_on_disk
 from edge_gateway.buffer.shelf import INSTANT_S, Shelf, Taken
+from edge_gateway.clock import NS_PER_S, Clock
 from edge_gateway.errors import BufferDamaged, BufferUnavailable, DiskFull, DiskReadOnly
 from edge_gateway.records import Message
 
@@ -28,7 +29,7 @@ class Giving:
 
     Args:
         shelf: from where.
-        uptime_s: time since the boot, seconds.
+        clock: tells how young a message is.
         mark: does a transaction, so that what may be given out is marked; `BufferUnavailable` if it cannot.
         set_aside: does a transaction that moves damaged chunks to the quarantine; the same error.
     """
@@ -36,13 +37,13 @@ class Giving:
     def __init__(
         self,
         shelf: Shelf,
-        uptime_s: float,
+        clock: Clock,
         *,
         mark: Callable[[], object],
         set_aside: Callable[[Sequence[Damaged]], None],
     ) -> None:
         self._shelf = shelf
-        self._uptime_s = uptime_s
+        self._clock = clock
         self._mark = mark
         self._set_aside = set_aside
 
@@ -81,7 +82,7 @@ class Giving:
             return 0.0
         if lane.open_records >= lane.plan.most_records:
             return 0.0
-        wait_s = lane.open_since_s + lane.plan.wait_s - self._uptime_s
+        wait_s = lane.open_since_s + lane.plan.wait_s - self._clock.uptime_ns() / NS_PER_S
         return wait_s if wait_s > INSTANT_S else 0.0
 
     def _give(self, number: int) -> Message | None:

@@ -264,9 +264,7 @@ class Store:
         return self._soundly(lambda: self._take(places, wait_for_more=wait_for_more))
 
     def _take(self, places: Collection[tuple[str, str]], *, wait_for_more: bool) -> Message | float | None:
-        giving = Giving(
-            self._shelf, self._uptime_s(), mark=lambda: self._transact(lambda _: []), set_aside=self._set_aside
-        )
+        giving = Giving(self._shelf, self._clock, mark=lambda: self._transact(lambda _: []), set_aside=self._set_aside)
         return giving.take(places, wait_for_more=wait_for_more)
 
     def begin_giving(self, routes: Iterable[str]) -> None:

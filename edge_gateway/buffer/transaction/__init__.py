@@ -24,7 +24,6 @@ from edge_gateway.buffer.books import total, with_crc
 from edge_gateway.buffer.chunks import TOLD_UNSURE, UNSURE, Damaged
 from edge_gateway.buffer.database import PUT_LEDGER, PUT_STORE
 from edge_gateway.buffer.ledger import close_hour
-from edge_gateway.buffer.shelf import Moment, Shelf
 from edge_gateway.buffer.transaction import appending, leaving, quarantine, reconciling
 from edge_gateway.buffer.transaction.groups import DROP_CHUNKS
 from edge_gateway.buffer.transaction.working_copy import WorkingCopy
@@ -40,32 +39,24 @@ _HOURS_A_DAY: Final = 24
 _HOUR_S: Final = 3600
 
 
-class Transaction:
+class Transaction(WorkingCopy):
     """What one transaction does. Make one after `BEGIN`; if anything raises, roll back and forget it.
 
-    The methods are to be called in the order in which they stand.
-
-    Args:
-        shelf: the store as it is.
-        moment: the clock.
+    The steps are to be called in the order in which they stand, and at the end `write` and `finish`.
     """
-
-    def __init__(self, shelf: Shelf, moment: Moment) -> None:
-        self._shelf = shelf
-        self._work = WorkingCopy(shelf, moment)
 
     def note_time(self) -> None:
         """Remember the boot's offset as soon as the clock is trusted, and close the ledger's hour when it is over."""
-        shelf, work = self._shelf, self._work
-        if work.offset_ns is None and work.moment.offset_ns is not None:
-            work.offset_ns = work.moment.offset_ns
+        shelf = self.shelf
+        if self.offset_ns is None and self.moment.offset_ns is not None:
+            self.offset_ns = self.moment.offset_ns
             name = shelf.boots[shelf.boot].name
-            work.db.execute(PUT_STORE, with_crc((f"boot {shelf.boot}", f"{name} {work.offset_ns}")))
-        if shelf.open_hour and shelf.open_hour != work.hour:
+            self.db.execute(PUT_STORE, with_crc((f"boot {shelf.boot}", f"{name} {self.offset_ns}")))
+        if shelf.open_hour and shelf.open_hour != self.hour:
             self._close_hour()
 
     def _close_hour(self) -> None:
-        shelf, work = self._shelf, self._work
+        shelf = self.shelf
         # A device may have been in several routes of a lane, but has one account there.
         changed = set()
         books = defaultdict(list)
@@ -73,43 +64,43 @@ class Transaction:
             place = shelf.lanes[lane].plan.name, device
             books[place].append(book)
             if book.hour:
-                work.change.book(lane, device).hour = 0
+                self.change.book(lane, device).hour = 0
                 changed.add(place)
         entries = [(*place, total(books[place])) for place in changed]
-        work.ledger = close_hour(shelf.open_hour * _HOUR_S, entries, shelf.ledger_number, shelf.ledger_digest)
-        work.db.executemany(PUT_LEDGER, work.ledger)
-        head = work.ledger[-1]
-        work.db.execute(PUT_STORE, with_crc(("ledger", f"{head.number} {head.digest.hex()}")))
-        work.db.execute(_PRUNE_LEDGER, ((work.hour - shelf.settings.ledger_days * _HOURS_A_DAY) * _HOUR_S,))
+        self.ledger = close_hour(shelf.open_hour * _HOUR_S, entries, shelf.ledger_number, shelf.ledger_digest)
+        self.db.executemany(PUT_LEDGER, self.ledger)
+        head = self.ledger[-1]
+        self.db.execute(PUT_STORE, with_crc(("ledger", f"{head.number} {head.digest.hex()}")))
+        self.db.execute(_PRUNE_LEDGER, ((self.hour - shelf.settings.ledger_days * _HOURS_A_DAY) * _HOUR_S,))
 
     def settle(self, messages: Sequence[Message]) -> None:
         """Drop what the hub has confirmed."""
-        shelf, work = self._shelf, self._work
-        work.settled = messages
+        shelf = self.shelf
+        self.settled = messages
         for lane, route, number in dict.fromkeys(
             (each.lane, each.route, each.number) for each in messages
         ):  # no repeats
             of_lane = shelf.numbers.get((lane, route), -1)
             taken = shelf.taken.get(of_lane, {}).get(number)
             if taken is not None:
-                work.change.count(of_lane, taken.counts, "delivered", bytes_queued=-taken.bytes)
-                work.db.execute(DROP_CHUNKS, (taken.first_id, taken.last_id))
+                self.change.count(of_lane, taken.counts, "delivered", bytes_queued=-taken.bytes)
+                self.db.execute(DROP_CHUNKS, (taken.first_id, taken.last_id))
 
     def take_from_quarantine(self, chunk_ids: Iterable[int]) -> None:
         """Frames that are tried again leave the account they were in; whatever becomes of them comes in anew."""
-        quarantine.take_out(self._work, chunk_ids)
+        quarantine.take_out(self, chunk_ids)
 
     def expire(self) -> None:
         """Drop what is older than its lane's time to live."""
-        leaving.expire(self._work)
+        leaving.expire(self)
 
     def set_aside(self, damaged: Sequence[Damaged]) -> None:
         """Move chunks that do not open to the quarantine as they are."""
-        reconciling.set_aside(self._work, damaged)
+        reconciling.set_aside(self, damaged)
 
     def reconcile_all(self) -> None:
         """Hold all books against what is there, after the store was rebuilt."""
-        reconciling.reconcile_all(self._work)
+        reconciling.reconcile_all(self)
 
     def append(self, batches: Sequence[Batch]) -> list[LaneFull | None]:
         """Take in records, bad frames and counts.
@@ -117,31 +108,23 @@ class Transaction:
         Returns:
             For each batch None, or why its readings were not taken.
         """
-        return appending.append(self._work, batches)
+        return appending.append(self, batches)
 
     def mark_given(self) -> None:
         """From now on any message of the routes that are taken may be given out, and must stay as it is."""
-        shelf, work = self._shelf, self._work
-        numbers = set(work.change.wholes)
+        shelf = self.shelf
+        numbers = set(self.change.wholes)
         for route in shelf.to_mark:
             numbers.update(lane.number for lane in shelf.route_lanes(route))
         for number in sorted(numbers):
-            whole = work.change.seen_whole(number)
+            whole = self.change.seen_whole(number)
             if whole.given == whole.chunk or number == shelf.quarantine:
                 continue
-            lane = work.lane(number)
+            lane = self.lane(number)
             if lane.route not in shelf.giving:
                 continue
-            if work.offset_ns is None:
+            if self.offset_ns is None:
                 first, last = lane.chunk_id(whole.given + 1), lane.chunk_id(whole.chunk)
-                work.db.execute(_UNSURE_ARE_TOLD, (TOLD_UNSURE, first, last, shelf.boot, UNSURE))
-                work.has_changed_old |= bool(work.db.changes())
-            work.change.whole(number).given = whole.chunk
-
-    def write(self) -> None:
-        """Put in the database what is not there yet."""
-        self._work.write()
-
-    def finish(self) -> None:
-        """The database has committed: change the shelf."""
-        self._work.take_over()
+                self.db.execute(_UNSURE_ARE_TOLD, (TOLD_UNSURE, first, last, shelf.boot, UNSURE))
+                self.has_changed_old |= bool(self.db.changes())
+            self.change.whole(number).given = whole.chunk

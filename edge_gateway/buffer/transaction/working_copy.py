@@ -164,7 +164,7 @@ class WorkingCopy:
         if self.notes:
             self.db.executemany(PUT_STORE, [with_crc((f"note {name}", text)) for name, text in self.notes.items()])
 
-    def take_over(self) -> None:
+    def finish(self) -> None:
         """The database has committed: change the shelf."""
         shelf, change = self.shelf, self.change
         shelf.lanes.update(self._lanes)  # first: what else there is of them is looked at by another thread
