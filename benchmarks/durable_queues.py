@@ -24,12 +24,13 @@ from typing import NamedTuple, Protocol
 import orjson
 
 from edge_gateway import assembly, buffer
-from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.clock import Clock, SystemClock, rfc3339
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.keystore.data_keys import SealedDataKeys
+from edge_gateway.offload import Offload, run_inline
 from edge_gateway.records import Message, Reading, Value
 
 _IN_FLIGHT = 8

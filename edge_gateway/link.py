@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ class Link:
         polled: asks the devices, where they speak only when asked.
         arrivals: says which samples are new and when they were measured, where the profile does.
         routes: names of devices, here and elsewhere, that have an identity of their own.
+        ready: waits for what decoding needs; at once if it is there.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Link:
         polled: PolledLine | None = None,
         arrivals: Arrivals | None = None,
         routes: Container[str] = (),
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings
         self.name = settings.name
@@ -104,6 +106,7 @@ class Link:
         self.lane = settings.lane or ""
         """Of readings whose device has no other."""
         self._routes = routes
+        self._ready = ready
         self.has_places = False
         """Whether some device has a lane or a route of its own."""
         self.devices: dict[int | str | None, Device] = {}
@@ -153,6 +156,8 @@ class Link:
                 yield self.framer.flush(last_byte_s + (silence_s or 0.0))
                 return
             if chunks:
+                if self._ready is not None:  # what was read waits, and the port is open meanwhile
+                    await self._ready()
                 last_byte_s = chunks[-1].at_s
                 frames = self.framer.feed(chunks)
                 pending = silence_s is not None

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from edge_gateway.arrivals import Arrivals
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.clock import NS_PER_S, Stamp
 from edge_gateway.codec import Profile, compile_profile, parse_profile
 from edge_gateway.errors import ProfileError
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Value
 from edge_gateway.replay_ledger import ReplayLedger
 

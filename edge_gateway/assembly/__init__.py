@@ -28,8 +28,6 @@ from edge_gateway.assembly.links import check_link, make_link, make_transport
 from edge_gateway.assembly.rotation import make_keyring, make_reregistration, make_rotation
 from edge_gateway.assembly.sensors import make_sensor_uplinks, sensor_identities
 from edge_gateway.assembly.uplinks import make_uplink
-from edge_gateway.buffer.durable import Offload
-from edge_gateway.buffer.worker import Worker
 from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec, Profile, compile_profile, load_profile
 from edge_gateway.config.model import GatewayConfig, LinkSettings
@@ -39,6 +37,7 @@ from edge_gateway.errors import CommandInvalid, ConfigError
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.keystore.watch import KeyStoreWatch
+from edge_gateway.offload import Offload, Worker
 from edge_gateway.own_commands import OWN_COMMANDS
 from edge_gateway.pipeline import Gateway, SensorUplinks
 from edge_gateway.replay_ledger import ReplayLedger
@@ -162,7 +161,8 @@ async def open_gateway(
     reregistration = make_reregistration(config, parts.key_store, parts.keys, clock, rng)
     with ExitStack() as resources:
         writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
-        keys = KeyStoreWatch(parts.keys, offload or resources.enter_context(Worker("keys")))
+        offload_keys = offload or resources.enter_context(Worker("keys"))
+        keys = KeyStoreWatch(parts.keys, offload_keys)
         if offload is None:
             offload = resources.enter_context(Worker("buffer"))
         ledger = ReplayLedger(directory / COUNTERS_FILE, offload)
@@ -186,7 +186,7 @@ async def open_gateway(
             transport = make_transport(link, codec.profile)
             if writer is not None:
                 transport = Capturing(transport, writer)
-            links.append(make_link(link, codec, payload_keys, transport, ledger, sensors.uplinks))
+            links.append(make_link(link, codec, payload_keys, transport, ledger, sensors.uplinks, offload_keys))
         async with open_buffer(config, clock=clock, rng=rng, offload=offload, keys=parts.keys) as buffer:
             yield Gateway(
                 config.gateway.name,

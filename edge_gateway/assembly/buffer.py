@@ -10,15 +10,15 @@ from typing import Final
 
 from edge_gateway.assembly.keys import data_keys, make_key_store
 from edge_gateway.buffer.database import reserve_bytes
-from edge_gateway.buffer.durable import DurableBuffer, Offload
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.reserve import ReserveFile
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store
-from edge_gateway.buffer.worker import Worker
 from edge_gateway.clock import Clock
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.errors import ConfigError
 from edge_gateway.keystore import KeyStore
+from edge_gateway.offload import Offload, Worker
 
 BUFFER_FILE: Final = "buffer.db"
 RESERVE_FILE: Final = "buffer.reserve"

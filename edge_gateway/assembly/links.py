@@ -14,8 +14,9 @@ from edge_gateway.config.model import ReplayPort as ReplaySettings
 from edge_gateway.errors import CodecError, ConfigError
 from edge_gateway.framing import Framer, make_framer
 from edge_gateway.keystore import PayloadKeyStore
-from edge_gateway.keystore.device_keys import DeviceKeys, key_names, own_keys
+from edge_gateway.keystore.device_keys import DeviceKeys, key_names, meant_names, own_keys
 from edge_gateway.link import Link
+from edge_gateway.offload import Offload
 from edge_gateway.replay_ledger import ReplayLedger
 from edge_gateway.transport import Transport
 from edge_gateway.transport.replay import ReplayPort
@@ -43,6 +44,7 @@ def make_link(
     transport: Transport,
     ledger: ReplayLedger,
     routes: Container[str],
+    offload: Offload,
 ) -> Link:
     """Put a link together.
 
@@ -53,15 +55,26 @@ def make_link(
         transport: the bytes.
         ledger: remembers counters over restarts.
         routes: names of the devices that have an identity of their own.
+        offload: where payload keys are opened.
     """
+    keys_opened: Callable[[], Awaitable[None]] | None = None
     if codec.profile.key_names:
         now_s = asyncio.get_running_loop().time
-        keys = DeviceKeys(payload_keys, key_names(settings), now_s, own_keys(settings))
+        keys = DeviceKeys(
+            payload_keys,
+            key_names(settings),
+            now_s,
+            own_keys(settings),
+            meant=meant_names(settings),
+            offload=offload,
+        )
         codec = compile_profile(codec.profile, keys)
+        keys.open_ahead()
+        keys_opened = keys.opened
     framer = make_framer(settings.framing or codec.profile.line_framing)
     polled = _make_polled(settings, codec, framer, transport.write)
     arrivals = _make_arrivals(settings, codec.profile, ledger)
-    return Link(settings, transport, framer, codec, polled, arrivals, routes)
+    return Link(settings, transport, framer, codec, polled, arrivals, routes, keys_opened)
 
 
 def make_transport(settings: LinkSettings, profile: Profile) -> Transport:

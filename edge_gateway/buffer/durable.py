@@ -30,9 +30,7 @@ from edge_gateway.buffer.ledger import LedgerHead, LedgerRow
 from edge_gateway.buffer.routes import Look, Route, Routes
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.errors import BufferUnavailable, LaneFull
-from edge_gateway.offload import Offload as Offload  # this and the last: for those who knew them from here
-from edge_gateway.offload import run
-from edge_gateway.offload import run_inline as run_inline
+from edge_gateway.offload import Offload, run
 from edge_gateway.records import Event, Message
 
 _log = structlog.get_logger()

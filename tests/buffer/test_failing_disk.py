@@ -23,10 +23,10 @@ import orjson
 import pytest
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.store import Store
-from edge_gateway.buffer.worker import Worker
 from edge_gateway.errors import BufferUnavailable
+from edge_gateway.offload import Worker, run_inline
 from edge_gateway.records import Event, Message, Reading, Value
 from edge_gateway.testbench.failing_disk import Answer, Call, FailingDisk, Fault, Lost, failing_disk
 from edge_gateway.testbench.virtual_time import run_virtual

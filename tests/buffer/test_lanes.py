@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.buffer import Account, Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.lanes import Turns
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import LaneFull
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Message, Reading
 from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.virtual_time import run_virtual

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.buffer import Account, Batch, Outlet
-from edge_gateway.buffer.durable import DurableBuffer, Offload, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.lanes import lane_and_route, name_on_disk
 from edge_gateway.buffer.ranking import LargestFirst, Ranking
 from edge_gateway.buffer.store import Store, Writes
@@ -25,6 +25,7 @@ from edge_gateway.buffer.transaction import working_copy
 from edge_gateway.clock import stamp
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import LaneFull
+from edge_gateway.offload import Offload, run_inline
 from edge_gateway.records import Message, Reading
 from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.virtual_time import VirtualClock, run_virtual

@@ -20,7 +20,7 @@ from edge_gateway.assembly import key_store, make_data_directory, open_store
 from edge_gateway.buffer import BadFrame, Batch
 from edge_gateway.buffer.bulletins import Bulletins
 from edge_gateway.buffer.corrections import correct
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.cli.app import collect
 from edge_gateway.clock import NS_PER_S, time_ns_of
@@ -28,6 +28,7 @@ from edge_gateway.codec import compile_profile, parse_profile
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import DiskFull
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Event, Message, Reading, Value
 from edge_gateway.testbench.bench_store import open_bench_store
 from edge_gateway.testbench.failing_disk import Answer, Call, Fault, failing_disk

@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from edge_gateway.assembly import check_parts, open_gateway
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.config.load import parse_config
+from edge_gateway.offload import run_inline
 from edge_gateway.pipeline import Gateway
 from edge_gateway.records import Value
 from edge_gateway.testbench.memory_hub import MemoryHub

@@ -11,9 +11,9 @@ import orjson
 import yaml
 
 from edge_gateway.assembly import check_parts, open_gateway
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.config.load import parse_config
 from edge_gateway.framing.slip import SlipFramer
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Message
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.sensor_line import MemoryLine

@@ -13,10 +13,10 @@ import yaml
 
 from edge_gateway.assembly import check_parts, open_gateway
 from edge_gateway.buffer import Account
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.clock import NS_PER_S, rfc3339
 from edge_gateway.config.load import parse_config
 from edge_gateway.framing.slip import SlipFramer
+from edge_gateway.offload import run_inline
 from edge_gateway.pipeline import Gateway
 from edge_gateway.records import Message
 from edge_gateway.testbench.memory_hub import MemoryHub

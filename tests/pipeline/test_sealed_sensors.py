@@ -18,7 +18,6 @@ import yaml
 from structlog.testing import capture_logs
 
 from edge_gateway.assembly import KEYS_DIRECTORY, PAYLOAD_KEYS_DIRECTORY, check_parts, open_gateway
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.codec import compile_profile, load_profile
 from edge_gateway.codec.payload_keys import same_payload_keys
 from edge_gateway.config.load import parse_config
@@ -26,6 +25,7 @@ from edge_gateway.framing.slip import SlipFramer
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.payload_keys import SealedPayloadKeys
 from edge_gateway.keystore.software import SoftwareKeyStore
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Message
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.sensor_line import MemoryLine

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.assembly import BUFFER_FILE, check_parts, open_gateway
-from edge_gateway.buffer.durable import run_inline
 from edge_gateway.codec import Codec, compile_profile, load_profile
 from edge_gateway.config.model import (
     DeviceSettings,
@@ -27,6 +26,7 @@ from edge_gateway.config.model import (
 )
 from edge_gateway.errors import BenchError
 from edge_gateway.framing import Framer, make_framer
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Chunk, Message, Value
 from edge_gateway.testbench import ReceivedMessage
 from edge_gateway.testbench.bench_store import open_bench_store

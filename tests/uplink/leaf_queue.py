@@ -7,9 +7,10 @@ import random
 from collections.abc import Callable
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import BufferUnavailable, LaneFull
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Message, Reading
 from edge_gateway.testbench.bench_store import open_bench_store
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import UplinkLost, UplinkRefused
+from edge_gateway.offload import run_inline
 from edge_gateway.records import CommandResult, CommandStatus, Message, Reading
 from edge_gateway.testbench import DeliveryAccount, LocalAuthority, ProxyMode, ReceivedMessage
 from edge_gateway.testbench.bench_store import open_bench_store

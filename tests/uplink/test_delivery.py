@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.config.model import BufferSettings, DeliverySettings
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Command, CommandResult, Event, Message, Reading, Value
 from edge_gateway.testbench import DeliveryAccount, ReceivedMessage
 from edge_gateway.testbench.bench_store import open_bench_store

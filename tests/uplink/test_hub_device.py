@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import KeyStoreUnavailable, UplinkLost, UplinkRefused
 from edge_gateway.keystore import Secret
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Command, CommandResult, CommandStatus, Message, Reading, Value
 from edge_gateway.testbench import (
     DeliveryAccount,

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
 from edge_gateway.errors import ConfigError, UplinkRefused
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Reading
 from edge_gateway.testbench import DeliveryAccount, LocalAuthority
 from edge_gateway.testbench.bench_store import open_bench_store

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.buffer import Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
 from edge_gateway.errors import KeyStoreError
@@ -22,6 +22,7 @@ from edge_gateway.keystore import Secret
 from edge_gateway.keystore.generations import MOST_GENERATIONS, Generations, generation_name
 from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.keystore.software import SoftwareKeyStore
+from edge_gateway.offload import run_inline
 from edge_gateway.provisioning.symmetric_keys import keep_generation, signing_with
 from edge_gateway.records import Reading
 from edge_gateway.testbench import DeliveryAccount, LocalAuthority, LocalHub, free_loopback_address

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from edge_gateway.buffer import BadFrame, Batch
-from edge_gateway.buffer.durable import DurableBuffer, run_inline
+from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import LaneFull
+from edge_gateway.offload import run_inline
 from edge_gateway.records import Message
 from edge_gateway.testbench.power_cut.contents import NOTES
 from edge_gateway.testbench.power_cut.disk_model import Files
