@@ -50,6 +50,15 @@ def open_certificate_key(raw: KeyStore, keys: RevocableKeyStore, name: str) -> C
     return CertificateKey(name, key.point, sign_digest)
 
 
+def certificate_key_names(keys: KeyStore) -> list[str]:
+    """The names of all keys to certificates, sorted; none where there is no TPM.
+
+    Raises:
+        KeyStoreError: the store cannot be read.
+    """
+    return tpm_of(keys).certificate_key_names() if keys.kind == "tpm" else []
+
+
 def certified_tls(ca_file: Path | None, certificate_file: Path, key: CertificateKey) -> ssl.SSLContext:
     """TLS to the provisioning service, under an identity that a certificate proves.
 

@@ -44,5 +44,6 @@ def command(
         )
     with closing(key_store(settings)) as keys:
         store = tpm_of(keys)
-        key = store.certificate_key(name) if name in store.names() else store.create_certificate_key(name)
+        is_there = name in store.certificate_key_names()
+        key = store.certificate_key(name) if is_there else store.create_certificate_key(name)
         typer.echo(key.request(subject).public_bytes(Encoding.PEM), nl=False)

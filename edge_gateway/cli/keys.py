@@ -18,6 +18,7 @@ import typer
 from edge_gateway.api.control import NotRunning, ask
 from edge_gateway.api.keys import WIPE_REASON
 from edge_gateway.assembly import KEYS_DIRECTORY, key_store, payload_key_store
+from edge_gateway.assembly.certificates import certificate_key_names
 from edge_gateway.assembly.emergencies import make_wipe
 from edge_gateway.assembly.keys import make_key_store
 from edge_gateway.cli import boot_policy, certificate_request, key_rotation
@@ -109,6 +110,9 @@ def list_keys(
             known = [each.key for each in Identities(_data_directory(config) / IDENTITIES_FILE)]
             keys = Generations(identities.names()).keys(known)
             names = list(keys)
+            certificates = certificate_key_names(identities)
+    if not payload and not generations:
+        names = sorted([*names, *certificates])
     if payload or not generations:
         typer.echo(orjson.dumps(names) if json else "\n".join(names))
         return

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_gateway.assembly import key_store, make_data_directory
-from edge_gateway.assembly.certificates import certified_tls, open_certificate_key
+from edge_gateway.assembly.certificates import certificate_key_names, certified_tls, open_certificate_key
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig, IotHubUplink
@@ -262,7 +262,7 @@ def leaves(
 def list_identities(config: _Config, json: _Json = False) -> None:
     """List the identities of the gateway and its sensors, and whether their keys are in the key store."""
     with _site(config) as site:
-        names = frozenset(site.store.names())
+        names = {*site.store.names(), *certificate_key_names(site.store)}
         identities = {each: each.key or each.certificate_key for each in site.identities}
     if json:
         typer.echo(

@@ -3,6 +3,7 @@
 | File | Content |
 | --- | --- |
 | `NAME.tpm` | a key, wrapped by the TPM: see `wrapped` |
+| `NAME+certificate.tpm` | likewise, the key to a certificate; no key's name has a `+` |
 | `srk.name` | the Name of the storage root key, in hex: the TPM and the owner these keys belong to |
 | `wipe.begun` | empty: a wipe was begun and has not ended |
 
@@ -22,6 +23,7 @@ from edge_gateway.keystore.key_files import KeyFiles, changing, read_private, sy
 from edge_gateway.keystore.tpm.wrapped import Wrapped
 
 _SUFFIX: Final = ".tpm"
+_CERTIFICATE_SUFFIX: Final = f"+certificate{_SUFFIX}"
 _ROOT_FILE: Final = "srk.name"
 _WIPE_FILE: Final = "wipe.begun"
 _ROOT_NAME: Final = re.compile(rb"[0-9a-f]{68}\n")
@@ -29,6 +31,9 @@ _ROOT_NAME: Final = re.compile(rb"[0-9a-f]{68}\n")
 
 class KeyDirectory:
     """Wrapped keys by name. Needs no TPM.
+
+    Those to certificates are apart, so that nothing that rotates, replaces or lists identities' keys takes one for its
+    own; yet a name stands for one key only, which who puts a key has to see to.
 
     Args:
         path: made with mode 0700 when the first file is written.
@@ -40,10 +45,15 @@ class KeyDirectory:
     def __init__(self, path: Path) -> None:
         self.path: Final = path
         self._keys = KeyFiles(path, suffix=_SUFFIX)
+        self._certificate_keys = KeyFiles(path, suffix=_CERTIFICATE_SUFFIX)
 
     def names(self) -> list[str]:
-        """Of all keys, sorted."""
+        """Of all keys but those to certificates, sorted."""
         return self._keys.names()
+
+    def certificate_key_names(self) -> list[str]:
+        """Of all keys to certificates, sorted."""
+        return self._certificate_keys.names()
 
     def read(self, name: str) -> Wrapped:
         """A key.
@@ -52,19 +62,27 @@ class KeyDirectory:
             KeyMissing: there is none of this name.
             KeyStoreError: it is not as it was written.
         """
-        return Wrapped.from_bytes(self._keys.read(name), label=name, where=str(self._keys.path(name)))
+        return _wrapped(self._keys, name)
+
+    def read_certificate_key(self, name: str) -> Wrapped:
+        """A key to a certificate; raises as `read`."""
+        return _wrapped(self._certificate_keys, name)
 
     def put(self, key: Wrapped) -> None:
         """Keep a key under its label; a power cut leaves the older one or this one."""
         self._keys.put(key.label, key.to_bytes())
 
+    def put_certificate_key(self, key: Wrapped) -> None:
+        """Keep a key to a certificate, as `put`."""
+        self._certificate_keys.put(key.label, key.to_bytes())
+
     def remove(self, name: str) -> None:
-        """Forget a key.
+        """Forget a key, of whichever kind.
 
         Raises:
             KeyMissing: there is none of this name.
         """
-        self._keys.remove(name)
+        (self._certificate_keys if name in self.certificate_key_names() else self._keys).remove(name)
 
     @property
     def root_path(self) -> Path:
@@ -81,7 +99,7 @@ class KeyDirectory:
         try:
             size_bytes = read_private(self.root_path, content)
         except FileNotFoundError:
-            if self.names():
+            if self.names() or self.certificate_key_names():
                 raise KeyStoreError(
                     "it is missing, while there are keys",
                     where=str(self.root_path),
@@ -155,6 +173,10 @@ class KeyDirectory:
         """See that nobody else gets at the files, and that what they hold can be told."""
         self._keys.check()
         self.root_name()
+
+
+def _wrapped(files: KeyFiles, name: str) -> Wrapped:
+    return Wrapped.from_bytes(files.read(name), label=name, where=str(files.path(name)))
 
 
 def _failed(what: str, path: Path, error: OSError) -> KeyStoreError:

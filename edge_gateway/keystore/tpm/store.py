@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 
-from edge_gateway.errors import ConfigError, KeyStoreError
+from edge_gateway.errors import ConfigError, KeyMissing, KeyStoreError
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.key_files import check_name
 from edge_gateway.keystore.tpm.boot_policy import BootPolicy
@@ -94,7 +94,7 @@ class TpmKeyStore:
 
     def put(self, name: str, key: Secret) -> None:
         """See `KeyStore.put`. The key is encrypted on its way to the TPM."""
-        check_name(name)
+        self._check_free(name)
         if len(key) not in _KEY_BYTES:
             raise KeyStoreError(
                 f"a key of {len(key)} bytes cannot be used", where=f"key {name!r}", remedy="Give 16 to 64 bytes"
@@ -103,18 +103,16 @@ class TpmKeyStore:
 
     def create(self, name: str) -> None:
         """See `KeyStore.create`. The key is the TPM's own random bits."""
-        check_name(name)
+        self._check_free(name)
         self._files.put(self._chip.make_key(name))
 
     def sign(self, name: str, data: bytes) -> bytes:
         """See `KeyStore.sign`. The TPM vouches for each signature: see `connection`."""
-        wrapped = self._files.read(name)
-        if point_of(wrapped.public) is not None:
-            raise KeyStoreError(
-                "is the key to a certificate, and signs nothing else",
-                where=f"key {name!r}",
-                remedy="Name the identity's symmetric key; see them by edge-gateway keys list",
-            )
+        try:
+            wrapped = self._files.read(name)
+        except KeyMissing:
+            self._check_free(name)
+            raise
         return self._chip.sign(wrapped, data)
 
     def create_certificate_key(self, name: str) -> CertificateKey:
@@ -124,13 +122,14 @@ class TpmKeyStore:
             KeyStoreError: the name cannot be used or is taken, or the store cannot be written.
         """
         check_name(name)
-        if name in self._files.names():  # the certificate of the older one would be worth nothing
+        # The certificate of the older one would be worth nothing.
+        if name in (*self._files.names(), *self._files.certificate_key_names()):
             raise KeyStoreError(
                 "is there already, and would be lost",
                 where=f"key {name!r}",
                 remedy=f"Choose another name, or remove it first: edge-gateway keys remove {name}",
             )
-        self._files.put(self._chip.make_certificate_key(name))
+        self._files.put_certificate_key(self._chip.make_certificate_key(name))
         return self.certificate_key(name)
 
     def certificate_key(self, name: str) -> CertificateKey:
@@ -140,20 +139,33 @@ class TpmKeyStore:
             KeyMissing: there is no such key.
             KeyStoreError: it is another kind of key, or damaged.
         """
-        point = point_of(self._files.read(name).public)
+        try:
+            point = point_of(self._files.read_certificate_key(name).public)
+        except KeyMissing:
+            if name in self._files.names():
+                raise _no_certificate_key(name) from None
+            raise
         if point is None:
             raise _no_certificate_key(name)
         return CertificateKey(name, point, lambda digest: self._sign_digest(name, point, digest))
 
     def _sign_digest(self, name: str, point: bytes, digest: bytes) -> bytes:
-        wrapped = self._files.read(name)
+        wrapped = self._files.read_certificate_key(name)
         if point_of(wrapped.public) != point:
             raise _no_certificate_key(name)
         return self._chip.sign_digest(wrapped, digest)
 
     def names(self) -> list[str]:
-        """See `KeyStore.names`. Needs no TPM."""
+        """See `KeyStore.names`. Needs no TPM. Keys to certificates are not among them."""
         return self._files.names()
+
+    def certificate_key_names(self) -> list[str]:
+        """The names of all keys to certificates, sorted. Needs no TPM.
+
+        Raises:
+            KeyStoreError: the store cannot be read.
+        """
+        return self._files.certificate_key_names()
 
     def remove(self, name: str) -> None:
         """See `KeyStore.remove`. Needs no TPM, which cannot take back what somebody has copied: only `wipe` does."""
@@ -183,7 +195,7 @@ class TpmKeyStore:
 
     def import_challenge(self, name: str, challenge: bytes) -> None:
         """See `Attester.import_challenge`."""
-        check_name(name)
+        self._check_free(name)
         self._files.put(self._chip.take_key(name, challenge))
 
     def check(self) -> None:
@@ -238,6 +250,16 @@ class TpmKeyStore:
         for failure in (refusal, failures[1]):
             if failure is not None:
                 raise failure
+
+    def _check_free(self, name: str) -> None:
+        """Refuse what cannot be a key's name, and the name of a key to a certificate."""
+        check_name(name)
+        if name in self._files.certificate_key_names():
+            raise KeyStoreError(
+                "is the key to a certificate, and signs nothing else",
+                where=f"key {name!r}",
+                remedy="Name the identity's symmetric key; see them by edge-gateway keys list",
+            )
 
     def close(self) -> None:
         """See `KeyStore.close`."""

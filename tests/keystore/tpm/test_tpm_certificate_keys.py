@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edge_gateway.errors import KeyMissing, KeyStoreError
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.generations import destroy_before, newest_generation, next_generation
 from edge_gateway.keystore.tpm import CertificateKey, TpmKeyStore
 from edge_gateway.keystore.tpm.public_areas import certificate_key_template, point_of, sized
 from tests.keystore.tpm.backend import BlockingTpm, tpm_key_store, why_not
@@ -49,7 +50,7 @@ def test_a_key_is_the_same_after_a_restart(tmp_path: Path) -> None:
         key = store.certificate_key("tls")
         assert key.point == before.point
         before.public_key().verify(key.sign(b"x", ECDSA), b"x", ECDSA)
-        assert store.names() == ["tls"]
+        assert (store.names(), store.certificate_key_names()) == ([], ["tls"])
         store.remove("tls")
         with pytest.raises(KeyMissing):
             key.sign(b"x", ECDSA)
@@ -78,6 +79,23 @@ def test_the_two_kinds_of_keys_are_not_taken_for_each_other(store: TpmKeyStore) 
         store.sign("tls", b"x")
     with pytest.raises(KeyStoreError, match="key 'token': is not the key to a certificate"):
         store.certificate_key("token")
+
+
+def test_no_identitys_key_takes_a_certificates_keys_place(store: TpmKeyStore) -> None:
+    """Neither brought, made nor rotated: the key stays, the error says so, and no list of identities' keys has it."""
+    before = store.create_certificate_key("tls")
+    with pytest.raises(KeyStoreError, match="key 'tls': is the key to a certificate"):
+        store.put("tls", Secret(b"k" * 32))
+    with pytest.raises(KeyStoreError, match="key 'tls': is the key to a certificate"):
+        store.create("tls")
+    assert newest_generation(store, "tls") == next_generation(store, "tls") == "tls"
+    assert destroy_before(store, "tls", keep=0) == []
+    assert store.certificate_key("tls").point == before.point
+    with pytest.raises(KeyStoreError, match="is there already"):
+        store.create_certificate_key("tls")
+    store.create("token")
+    with pytest.raises(KeyStoreError, match="is there already"):
+        store.create_certificate_key("token")
 
 
 def test_a_key_that_was_replaced_does_not_sign_for_its_certificate(store: TpmKeyStore) -> None:
