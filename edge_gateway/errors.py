@@ -133,6 +133,10 @@ class KeyStoreError(GatewayError):
     """A key is missing or cannot be used, and somebody has to act."""
 
 
+class KeyTaken(KeyStoreError):
+    """There is a key of this name, and it is one that is never replaced."""
+
+
 class KeyMissing(KeyStoreError):
     """There is no such key: it has to be imported."""
 

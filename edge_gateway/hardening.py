@@ -1,7 +1,7 @@
 """What the process and its files show to others: as little as can be.
 
-`harden_process` is for the start of a gateway, before a key is read. `check_modes` names the files of a data directory
-that somebody else could read or change.
+`harden_process` is for the start of a gateway, and of every command that has keys in memory, before it reads one.
+`check_modes` names the files of a data directory that somebody else could read or change.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Final
 
 from edge_gateway.errors import ConfigError
 
-MOST_FILES: Final = 10_000
-"""Looked at by `check_modes`; a data directory has a few for each sensor."""
+MOST_FILES: Final = 100_000
+"""Looked at by `check_modes`; a data directory has up to nine for each of ten thousand sensors."""
 
 _PR_SET_DUMPABLE: Final = 4
 _OWNER_ALONE: Final = 0o077
@@ -78,7 +78,7 @@ def check_modes(directory: Path, *, user_id: int | None = None) -> list[ModeProb
     """What in a data directory others could read or write, and what does not belong to the gateway's user.
 
     Args:
-        directory: it is looked at itself, and all in it; links are not followed.
+        directory: it is looked at itself, also where a link leads to it, and all in it; links there are not followed.
         user_id: of the gateway; this process's if left out.
 
     Returns:
@@ -89,7 +89,9 @@ def check_modes(directory: Path, *, user_id: int | None = None) -> list[ModeProb
     """
     user_id = os.geteuid() if user_id is None else user_id
     try:
-        return [problem for path in sorted(_paths(directory)) for problem in _problems(path, user_id)]
+        # A link's own mode means nothing, and would hide that of what it leads to.
+        paths = _paths(Path(os.path.realpath(directory)))
+        return [problem for path in sorted(paths) for problem in _problems(path, user_id)]
     except OSError as error:
         raise ConfigError(
             f"cannot be looked at: {error.strerror}",

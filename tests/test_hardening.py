@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 
 from edge_gateway.errors import ConfigError
 from edge_gateway.hardening import MOST_FILES, check_modes, list_admits_others, shared_with_others
+from edge_gateway.keystore.generations import MOST_GENERATIONS
+from edge_gateway.provisioning.identities import MOST_IDENTITIES
 
 OWNER, USER, GROUP, NAMED_GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 NOBODY = 65534
@@ -84,6 +88,14 @@ def test_the_directories_themselves_are_looked_at(tmp_path: Path) -> None:
     assert [problem.path for problem in check_modes(tmp_path / "data")] == [tmp_path / "data", tmp_path / "data/keys"]
 
 
+def test_a_directory_behind_a_link_is_looked_at(tmp_path: Path) -> None:
+    """A data directory may be a link to another disk; what it leads to has to be the gateway's alone as well."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk").chmod(0o777)
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    assert [problem.path for problem in check_modes(tmp_path / "data")] == [tmp_path / "disk"]
+
+
 def test_what_is_somebody_elses_is_named(tmp_path: Path) -> None:
     """By the number of the user, with the command that mends it."""
     tmp_path.chmod(0o700)
@@ -102,7 +114,7 @@ def test_a_directory_that_is_not_a_gateways_is_not_searched_for_ever(
         (tmp_path / str(number)).touch()
     with pytest.raises(ConfigError, match="holds more than 3 files"):
         check_modes(tmp_path)
-    assert MOST_FILES > 1000
+    assert MOST_FILES >= MOST_IDENTITIES * (MOST_GENERATIONS + 1)
 
 
 def test_a_credential_of_systemd_is_the_users_alone(tmp_path: Path) -> None:
@@ -135,3 +147,35 @@ def test_what_is_no_access_list_is_not_trusted(content: bytes) -> None:
     assert isinstance(list_admits_others(content, 1000), bool)
     if content[:4] != b"\x02\0\0\0":
         assert list_admits_others(content, 1000)
+
+
+@pytest.mark.parametrize("command", ["provision", "keys"])
+def test_a_command_that_is_given_keys_is_hardened(tmp_path: Path, command: str) -> None:
+    """Killed while it has a key in memory it leaves no core; what it makes on its way is its own alone."""
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"gateway: {{name: plant-3, data_directory: {tmp_path}/new/parent/data}}\n"
+        "links: [{name: a, port: {path: /dev/null}, profile: reference-climate}]\n"
+        "uplink: {kind: iot-hub}\n"
+    )
+    key = base64.b64encode(bytes(range(32))).decode()
+    words, text = {
+        "provision": (("connection-string",), f"HostName=hub.example;DeviceId=plant-3;SharedAccessKey={key}"),
+        "keys": (("import", "gateway"), key),
+    }[command]
+    code = (
+        "import os, resource, sys\n"
+        "os.umask(0)\n"
+        "most = resource.getrlimit(resource.RLIMIT_CORE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (most, most))\n"
+        f"sys.argv = {['edge-gateway', command, *words, '--config', str(config)]}\n"
+        "from edge_gateway.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(resource.getrlimit(resource.RLIMIT_CORE))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=text, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "(0, 0)"
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "new" / "parent").stat().st_mode) == 0o700

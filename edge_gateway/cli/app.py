@@ -15,11 +15,14 @@ import typer
 
 from edge_gateway import __version__
 from edge_gateway.errors import CodecError, ConfigError, GatewayError, KeyStoreError
+from edge_gateway.hardening import harden_process
 
 _COMMANDS = (
     *("demo", "run", "check", "doctor", "status", "buffer", "ledger", "quarantine"),
     *("decode", "profiles", "schema", "keys", "provision", "hub"),
 )
+_WITH_KEYS = ("doctor", "buffer", "ledger", "quarantine", "keys", "provision")
+"""Those that have keys in memory for a moment. `run` sees to itself."""
 
 
 def collect(called: str) -> typer.Typer:
@@ -93,8 +96,11 @@ def _options(
 
 def main() -> None:
     """Run the command line; exits with one of the codes named in `edge_gateway.cli`."""
+    called = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        app = collect(sys.argv[1] if len(sys.argv) > 1 else "")
+        if called in _WITH_KEYS:
+            harden_process()
+        app = collect(called)
         # After what `run` imports, as it does it in a way of its own.
         from edge_gateway.observability.log import configure_log
 

@@ -116,6 +116,29 @@ async def answers(
         ) from error
 
 
+def check_owner(directory: Path, command: str) -> None:
+    """Refuse to leave keys in a data directory that its gateway could not read, as root would.
+
+    Args:
+        directory: the gateway's; there need be none yet.
+        command: what was called, for the remedy.
+
+    Raises:
+        ConfigError: it belongs to another user.
+    """
+    try:
+        owner = directory.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner != os.geteuid():
+        name = _user_name(owner)
+        raise ConfigError(
+            f"the data directory belongs to the user {name}, who could not read what you leave there",
+            where=str(directory),
+            remedy=f"Do this as {name}: sudo -u {shlex.quote(name)} edge-gateway {command} ...",
+        )
+
+
 def _check_file(path: Path) -> None:
     """Refuse to make a buffer by looking at it, or to leave files in it that its gateway could not read."""
     try:

@@ -118,13 +118,13 @@ def rotate_group(
     ]
     rotated = {each.device for each in wanted}
     left = {each.key: _BROUGHT_BY[each.method] for each in identities if each.key and each.device not in rotated}
-    is_kept = GROUP_KEY in store.names()
+    is_kept = Generations(store.names()).newest(GROUP_KEY) is not None
     with GroupKey(store, from_file, keep_file=keep_file, keep_key=is_kept) as group:
         outcome = asyncio.run(_register_again(settings, service, store, identities, group, wanted))
         note = (
             "The file with the group's key is not erased while sensors are refused; correct it and do this again"
             if outcome.refused
-            else group.done()
+            else group.done(is_proven=outcome.is_group_proven)
         )
     refused = {device: str(error) for device, error in outcome.refused.items()}
     document = {"rotated": outcome.provisioned, "refused": refused, "left": sorted(left), "notes": _notes(note)}

@@ -22,6 +22,7 @@ from edge_gateway.assembly.certificates import certificate_key_names
 from edge_gateway.assembly.emergencies import make_wipe
 from edge_gateway.assembly.keys import make_key_store
 from edge_gateway.cli import boot_policy, certificate_request, key_rotation
+from edge_gateway.cli.asking import check_owner
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig
@@ -66,7 +67,7 @@ def import_key(
     """
     text = _read(from_file)
     try:
-        with _stores(config) as (identities, payloads):
+        with _stores(config, bringing=True) as (identities, payloads):
             if payload:
                 with _from_hex(name, text) as key:
                     payloads.put(name, key)
@@ -82,7 +83,7 @@ def import_key(
 @app.command("create")
 def create_key(name: _Name, config: _Config) -> None:
     """Make a random key under NAME that nobody ever sees, to sign with here and nowhere else."""
-    with _stores(config) as (identities, _):
+    with _stores(config, bringing=True) as (identities, _):
         if Generations(identities.names()).of(name):
             raise KeyStoreError(
                 "is there already, and would be lost",
@@ -172,7 +173,7 @@ def rotate_keys(
     if every == bool(name):
         raise ConfigError("which keys are to be rotated", where="keys rotate", remedy="Name one, or give --all")
     is_done = True
-    with _stores(config) as (identities, _):
+    with _stores(config, bringing=True) as (identities, _):
         if every:
             service = key_rotation.Service(id_scope, host, port, ca_file)
             settings = load_config(config)
@@ -271,9 +272,16 @@ def _told(report: WipeReport) -> str:
 
 
 @contextmanager
-def _stores(config: Path) -> Iterator[tuple[KeyStore, PayloadKeyStore]]:
-    """Where identities are, and where the keys of payloads are."""
+def _stores(config: Path, *, bringing: bool = False) -> Iterator[tuple[KeyStore, PayloadKeyStore]]:
+    """Where identities are, and where the keys of payloads are.
+
+    Args:
+        config: the gateway's configuration file.
+        bringing: a key is brought, which its gateway has to be able to read.
+    """
     settings = load_config(config)
+    if bringing:
+        check_owner(settings.gateway.data_directory, "keys")
     with closing(key_store(settings)) as identities:
         yield identities, payload_key_store(settings, identities)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import random
-import shlex
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -21,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from edge_gateway.assembly import key_store, make_data_directory
 from edge_gateway.assembly.certificates import certificate_key_names, certified_tls, open_certificate_key
+from edge_gateway.cli.asking import check_owner
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.model import GatewayConfig, IotHubUplink
@@ -133,7 +131,7 @@ def dps(
                 with GroupKey(site.store, from_file, keep_file=keep_file, keep_key=keep_group_key) as group:
                     with group.derive(name) as key:
                         identity = service.call(lambda client: adopter.by_symmetric_key(client, name, key))
-                    note = group.done()
+                    note = group.done(is_proven=True)
             case "x509":
                 chain = certificate_file or _missing("--certificate-file", "the device's certificate")
                 if (private_key_file is None) == (not certificate_key):
@@ -224,6 +222,12 @@ def leaves(
             configured = [each.name for link in site.config.links for each in link.devices]
             gateway = site.config.gateway.name
             wanted = leaves_of(device or configured, registration_id=registration_id, gateway=gateway)
+        if any(leaf.device == site.config.gateway.name for leaf in wanted):
+            raise ConfigError(
+                "is the gateway's own name: whoever may call such a sensor could have all keys wiped",
+                where=site.config.gateway.name,
+                remedy="Give the sensor a name of its own",
+            )
         group: GroupKey | None = None
         if any(leaf.key is None for leaf in wanted):
             group = resources.enter_context(
@@ -252,7 +256,7 @@ def leaves(
             notes.append("Files with keys are not erased while sensors are refused; correct it and do this again")
         else:
             notes += [each.erase() for each in [given] if each is not None]
-            notes += [each.done() for each in [group] if each is not None]
+            notes += [each.done(is_proven=outcome.is_group_proven) for each in [group] if each is not None]
     _show_outcome(outcome, notes, json)
     if outcome.refused:
         raise typer.Exit(1)
@@ -346,24 +350,10 @@ def _site(config_file: Path) -> Iterator[_Site]:
     config = load_config(config_file)
     directory = config.gateway.data_directory
     make_data_directory(directory)
-    owner = directory.stat().st_uid
-    if owner != os.geteuid():
-        name = _user_name(owner)
-        raise ConfigError(
-            f"the data directory belongs to the user {name}, who could not read what you leave there",
-            where=str(directory),
-            remedy=f"Do this as {name}: sudo -u {shlex.quote(name)} edge-gateway provision ...",
-        )
+    check_owner(directory, "provision")
     identities = Identities(directory / IDENTITIES_FILE)
     with closing(key_store(config)) as store:
         yield _Site(config, store, identities, SystemClock(config.gateway.clock_trust))
-
-
-def _user_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"#{number}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -508,8 +508,8 @@ class IotHubUplink(Settings):
         default=None,
         min_length=1,
         max_length=128,
-        pattern=r"^[A-Za-z0-9\-.+%_#*?!(),=@$':]+$",
-        description="This gateway's name at the hub.",
+        pattern=r"^[A-Za-z0-9\-.%_*?!(),=@$':]+$",
+        description="This gateway's name at the hub; without `+` and `#`, for which MQTT has no topic.",
         examples=["gw-17"],
     )
     # Not shown in errors: whoever misreads the word puts the secret itself here.
@@ -671,6 +671,11 @@ class GatewayConfig(Settings):
         ):
             for name in _repeated(values):
                 raise ValueError(f"two {what} have the name {name!r}; each needs its own")
+            if what == "devices" and self.gateway.name in values:
+                raise ValueError(
+                    f"a device is called {self.gateway.name!r}, as the gateway itself, which has commands of its own; "
+                    "it needs another name"
+                )
         return self
 
     @model_validator(mode="after")

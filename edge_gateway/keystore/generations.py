@@ -15,13 +15,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from edge_gateway.clock import NS_PER_S, Clock
-from edge_gateway.errors import KeyMissing, KeyStoreError
+from edge_gateway.errors import KeyMissing, KeyStoreError, KeyTaken
 from edge_gateway.keystore import KeyStore
 
 MOST_GENERATIONS: Final = 8
@@ -115,6 +115,33 @@ def next_generation(store: KeyStore, name: str) -> str:
             remedy="See `edge-gateway keys list --generations`, and remove those that are wrong by their full names",
         )
     return generation_name(name, numbers[0] + 1 if numbers else 1)
+
+
+def is_later_generation(stored: str) -> bool:
+    """Whether this is what the store calls a key's second generation, or one after it, which is put there once."""
+    parts = _LATER.fullmatch(stored)
+    return parts is not None and int(parts[2]) > 1
+
+
+def put_generation(store: KeyStore, name: str, put: Callable[[str], None]) -> str:
+    """Have a key's next generation put into the store, under the next number if somebody else was faster. Blocks.
+
+    Args:
+        store: gets it.
+        name: of the key.
+        put: puts it there under the name it is given.
+
+    Returns:
+        What the store calls it.
+
+    Raises:
+        KeyStoreError: the store cannot be read or written, or there are too many.
+    """
+    while True:
+        stored = next_generation(store, name)
+        with suppress(KeyTaken):
+            put(stored)
+            return stored
 
 
 def destroy_before(store: KeyStore, name: str, *, keep: int) -> list[str]:

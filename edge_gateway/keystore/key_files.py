@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from edge_gateway.durable_file import replace_durably
-from edge_gateway.errors import KeyMissing, KeyStoreError
+from edge_gateway.errors import KeyMissing, KeyStoreError, KeyTaken
 from edge_gateway.hardening import shared_with_others
+from edge_gateway.keystore.generations import is_later_generation
 
 SHORTEST_KEY_BYTES: Final = 16
 LONGEST_KEY_BYTES: Final = 64
@@ -112,10 +113,18 @@ class KeyFiles:
         """Keep a file; a power cut leaves the old one or the new one, and once this returns it is the new one.
 
         Raises:
+            KeyTaken: it is a key's later generation, and there is one of this number.
             KeyStoreError: the name cannot be used, or the directory cannot be written.
         """
         path = self.path(name)
         with changing(self.directory, path):
+            if is_later_generation(name) and path.exists():
+                # Somebody else has counted at the same time; the key that he was told is kept has to stay.
+                raise KeyTaken(
+                    "there is a key of this name",
+                    where=f"key {name!r}",
+                    remedy="Do it again: it gets another number",
+                )
             replace_durably(path, content, mode=0o600)
 
     def read(self, name: str) -> bytes:

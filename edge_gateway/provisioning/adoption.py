@@ -18,7 +18,7 @@ from typing import Final
 
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore, Secret
-from edge_gateway.keystore.generations import destroy_before, newest_generation, next_generation
+from edge_gateway.keystore.generations import destroy_before, newest_generation, put_generation
 from edge_gateway.provisioning.connection_string import ConnectionString
 from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
 from edge_gateway.provisioning.identities import Identities, Identity
@@ -183,7 +183,7 @@ class Adopter:
         )
 
     def _take_in(self, attester: Attester, authentication_key: bytes) -> None:
-        attester.import_challenge(next_generation(self.store, self.key), authentication_key)
+        put_generation(self.store, self.key, lambda stored: attester.import_challenge(stored, authentication_key))
         destroy_before(self.store, self.key, keep=2)
 
     def _put(self, identity: Identity) -> None:

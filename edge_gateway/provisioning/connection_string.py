@@ -89,7 +89,11 @@ def parse_connection_string(text: bytes | bytearray, *, where: str) -> Connectio
     if not is_host_name(host_name):
         raise _refused("its HostName cannot be a host's name", where)
     if not is_device_id(device_id):
-        raise _refused("its DeviceId cannot be a device's id", where)
+        raise _refused(
+            "its DeviceId cannot be a device's id, or has + or #, with which no device can connect by MQTT",
+            where,
+            "Make a device of another name at the hub, and paste its connection string",
+        )
     if gateway_host_name and not is_host_name(gateway_host_name):
         raise _refused("its GatewayHostName cannot be a host's name", where)
     key = read_key(parts["SharedAccessKey"], where=f"SharedAccessKey in {where}")

@@ -12,12 +12,13 @@ from typing import Final, Self
 
 from edge_gateway.errors import ConfigError
 from edge_gateway.keystore import KeyStore
+from edge_gateway.keystore.generations import Generations, destroy_before
 from edge_gateway.provisioning.secret_input import SecretInput
 from edge_gateway.provisioning.symmetric_keys import (
     MOST_KEY_FILE_BYTES,
     Derive,
     deriving,
-    keep_key,
+    keep_generation,
     read_key,
     signing_by,
     signing_with,
@@ -53,14 +54,15 @@ class GroupKey:
 
     def __enter__(self) -> Self:
         if self._from_file is None:
-            if GROUP_KEY not in self._store.names():
+            kept = Generations(self._store.names()).newest(GROUP_KEY)
+            if kept is None:
                 raise ConfigError(
                     "no group's key is given, and none is kept",
                     where="--from-file",
                     remedy="Name a file with it, or `-`",
                 )
             self._given = None
-            self.derive = deriving(signing_by(self._store, GROUP_KEY))
+            self.derive = deriving(signing_by(self._store, kept))
             return self
         with ExitStack() as resources:
             self._given = resources.enter_context(
@@ -76,8 +78,12 @@ class GroupKey:
     ) -> None:
         self._resources.close()
 
-    def done(self) -> str:
+    def done(self, *, is_proven: bool) -> str:
         """Keep the key if it is to be kept, and erase the file: all that was to be had by it is had.
+
+        Args:
+            is_proven: a key that was derived from it has been accepted. Otherwise nothing is done: it may be a wrong
+                one, which must not take a good one's place, nor be erased before somebody has looked at it.
 
         Returns:
             What was done, in a sentence; empty if there is nothing to say.
@@ -88,6 +94,12 @@ class GroupKey:
         """
         if self._given is None:
             return ""
+        if not is_proven:
+            return (
+                "No sensor has its key from the group's that was given, so that is neither kept nor erased: compare it "
+                "with the enrolment group's; to have all keys anew from it, give --again"
+            )
         if self._keep_key:
-            keep_key(self._store, GROUP_KEY, self._key)
+            keep_generation(self._store, GROUP_KEY, self._key)
+            destroy_before(self._store, GROUP_KEY, keep=1)
         return self._given.erase()

@@ -37,8 +37,8 @@ Method: TypeAlias = Literal["connection-string", "dps-symmetric-key", "dps-x509"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of devices in the configuration, and of keys in the key store."""
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_DEVICE_ID: Final = re.compile(r"[A-Za-z0-9\-.+%_#*?!(),=@$':]{1,128}")
-"""IoT Hub's rule for device ids."""
+_DEVICE_ID: Final = re.compile(r"[A-Za-z0-9\-.%_*?!(),=@$':]{1,128}")
+"""IoT Hub's rule for device ids, without `+` and `#`: MQTT has no topic for a device that is called so."""
 _REGISTRATION_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?")
 """The provisioning service's rule for registration ids."""
 _MOST_PATH_CHARACTERS: Final = 4096
@@ -58,7 +58,7 @@ def is_host_name(text: str) -> bool:
 
 
 def is_device_id(text: str) -> bool:
-    """Whether a hub can call a device so."""
+    """Whether a hub can call a device so that speaks MQTT."""
     return _DEVICE_ID.fullmatch(text) is not None
 
 

@@ -165,7 +165,7 @@ def _faults(row: Mapping[str, str]) -> Iterator[str]:
     if not is_device_name(device):
         yield "device is no name that the configuration could have"
     if device_id and not is_device_id(device_id):
-        yield "device_id cannot be an id at a hub"
+        yield "device_id cannot be an id at a hub, or has + or #, with which no device can connect by MQTT"
     if registration_id and not is_registration_id(registration_id):
         yield "registration_id cannot be one: at most 128 letters, digits and -._: with a letter or digit at both ends"
     if key:

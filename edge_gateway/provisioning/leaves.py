@@ -34,6 +34,8 @@ _WRITE_EVERY: Final = 50
 """Sensors; a power cut has no more of them done again."""
 _REFUSALS_BORNE: Final = 8
 """In the beginning, without a single success: then something is wrong that all have in common."""
+_KEYS_COMPARED: Final = 8
+"""Of sensors that are passed over, to find out whether the group's key is theirs."""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class Outcome:
     """Those that had their identity and key before."""
     refused: dict[str, ProvisioningRefused] = field(default_factory=dict)
     """By the sensor's name."""
+    is_group_proven: bool = False
+    """A sensor has its key from the group's that was given, and the service has accepted it now or before."""
 
 
 class LeafProvisioner:
@@ -56,7 +60,7 @@ class LeafProvisioner:
         client: the provisioning service; None if no sensor comes by it.
         derive: gives keys for those that bring none; None if there is no group's key.
         host_name: the hub of sensors that do not come by the provisioning service.
-        gateway_host_name: the IoT Edge device that all go through, if any.
+        gateway_host_name: the IoT Edge device that all go through; left out, each goes through that which it did.
         again: have also those from the service again that have their identities.
         on_progress: told how many are done, and of how many.
     """
@@ -85,6 +89,7 @@ class LeafProvisioner:
         """That are in the store before."""
         self._owners = {each.at_hub: each.device for each in identities}
         self._unwritten: list[Identity] = []
+        self._to_compare = _KEYS_COMPARED
         self._outcome = Outcome()
 
     async def run(self, leaves: Sequence[WantedLeaf]) -> Outcome:
@@ -175,6 +180,7 @@ class LeafProvisioner:
         known = self._identities.leaves.get(leaf.device)
         if leaf.registration_id:
             if not self._again and known is not None and await self._is_whole(known, leaf):
+                await self._compare_group(known, leaf)
                 return None
             key = leaf.key
             if key is None:
@@ -184,6 +190,7 @@ class LeafProvisioner:
                 identity = self._identity(leaf, assigned.host_name, assigned.device_id, "dps-symmetric-key")
                 self._claim(identity, leaf)
                 await keep_generation_off_loop(self._store, identity.key, key, is_proven=True)
+            self._outcome.is_group_proven |= leaf.key is None
             return identity
         identity = self._at_given_hub(leaf)
         if identity == known and await self._is_whole(known, leaf):
@@ -202,6 +209,15 @@ class LeafProvisioner:
             return False
         return leaf.key is None or await asyncio.to_thread(holds, self._store, newest, leaf.key)
 
+    async def _compare_group(self, known: Identity, leaf: WantedLeaf) -> None:
+        """Find out by a sensor that has its key whether that comes from the group's."""
+        newest = self._keys.newest(known.key)
+        if leaf.key is not None or newest is None or self._outcome.is_group_proven or not self._to_compare:
+            return
+        self._to_compare -= 1
+        with await asyncio.to_thread(self._derivation(leaf), leaf.registration_id) as key:
+            self._outcome.is_group_proven |= await asyncio.to_thread(holds, self._store, newest, key)
+
     def _claim(self, identity: Identity, leaf: WantedLeaf) -> None:
         """See that the service has given a sensor what was expected, and what no other device has."""
         owner = self._owners.setdefault(identity.at_hub, identity.device)
@@ -215,7 +231,9 @@ class LeafProvisioner:
 
     def _identity(self, leaf: WantedLeaf, host_name: str, device_id: str, method: Method) -> Identity:
         key = leaf_key_name(leaf.device)
-        return Identity(leaf.device, host_name, device_id, key, method, self._gateway_host_name)
+        known = self._identities.leaves.get(leaf.device)
+        parent = self._gateway_host_name or (known.gateway_host_name if known is not None else "")
+        return Identity(leaf.device, host_name, device_id, key, method, parent)
 
     def _at_given_hub(self, leaf: WantedLeaf) -> Identity:
         return self._identity(leaf, self._host_name, leaf.device_id, "csv")

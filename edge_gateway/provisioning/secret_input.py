@@ -9,6 +9,7 @@ by standard input over ssh, and nothing has to be erased.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
@@ -22,6 +23,7 @@ from edge_gateway.errors import ConfigError
 STANDARD_INPUT: Final = "-"
 
 _CHUNK_BYTES: Final = 65_536
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class SecretInput:
@@ -52,11 +54,16 @@ class SecretInput:
             raise ConfigError(
                 f"cannot be read: {error.strerror}", where=self.where, remedy="Name a file that this user can read"
             ) from error
+        if self.content.startswith(codecs.BOM_UTF8):  # as Windows' editors put it in front
+            del self.content[: len(codecs.BOM_UTF8)]
+        if self.content.startswith(_UTF_16):
+            raise ConfigError("is text in UTF-16", where=self.where, remedy="Save it as UTF-8 and give it again")
         if b"\0" in self.content:
             raise ConfigError(
                 "is not text, or was about to be erased when that was cut short",
                 where=self.where,
-                remedy="See with `edge-gateway provision list` what is provisioned; if all is, remove the file",
+                remedy="See with `edge-gateway provision list` what is provisioned; if all is, erase what is left: "
+                f"shred -u {self.where}",
             )
 
     def erase(self) -> str:

@@ -9,9 +9,9 @@ import hmac
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from edge_gateway.errors import ConfigError, KeyStoreError, KeyStoreUnavailable
+from edge_gateway.errors import ConfigError, KeyStoreError, KeyStoreUnavailable, KeyTaken
 from edge_gateway.keystore import KeyStore, Secret
-from edge_gateway.keystore.generations import Generations, destroy, destroy_before, next_generation
+from edge_gateway.keystore.generations import Generations, destroy, destroy_before, put_generation
 
 SHORTEST_KEY_BYTES: Final = 16
 LONGEST_KEY_BYTES: Final = 64
@@ -129,14 +129,17 @@ def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool 
     newest = Generations(store.names()).newest(name)
     if newest is not None and holds(store, newest, key):
         return newest
-    stored = next_generation(store, name)
-    try:
-        keep_key(store, stored, key)
-    except KeyStoreUnavailable:
-        raise
-    except KeyStoreError:
-        destroy(store, [stored])  # it would be tried before those that are good
-        raise
+
+    def put(stored: str) -> None:
+        try:
+            keep_key(store, stored, key)
+        except (KeyStoreUnavailable, KeyTaken):
+            raise
+        except KeyStoreError:
+            destroy(store, [stored])  # it would be tried before those that are good
+            raise
+
+    stored = put_generation(store, name, put)
     if is_proven:
         destroy_before(store, name, keep=2)
     return stored

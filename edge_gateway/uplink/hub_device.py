@@ -78,6 +78,9 @@ _SERVER_UNAVAILABLE: Final = 3
 _BAD_CREDENTIALS: Final = (4, 5)
 """CONNACK likewise: another key might do."""
 
+_WILDCARDS: Final = frozenset("+#")
+"""No topic has them. OASIS MQTT 3.1.1, section 4.7.1."""
+
 _Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -149,6 +152,13 @@ class HubDevice:
     @asynccontextmanager
     async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
         """See `Uplink.connect`."""
+        if not _WILDCARDS.isdisjoint(self._device_id):
+            # The library would raise what nobody expects, and with this device all others would stop.
+            raise UplinkRefused(
+                "a device with + or # in its id cannot connect by MQTT",
+                where=self.endpoint,
+                remedy="Make a device of another name at the hub, and provision that",
+            )
         if self._key is None:
             async with self._connect_by(downlink, None) as session:
                 yield session

@@ -188,7 +188,7 @@ class _Places:
         except asyncio.CancelledError:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-            else:
+            elif link in self._taken:
                 self.give_back(link)
             raise
 
@@ -201,6 +201,8 @@ class _Places:
         del self._taken[link]
         while self._waiting and len(self._taken) < self._limits.most_sessions:
             waiting, granted = self._waiting.popleft()
+            if granted.cancelled():
+                continue  # when all are ended at once, this one's turn to leave the queue has not come yet
             self._take(waiting)
             granted.set_result(None)
         self._note_free()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def test_a_payload_key_comes_from_standard_input(config: Path) -> None:
         assert (result.exit_code, result.output) == (0, "key 'kitchen' is kept\n")
         assert payload_keys(config).open_key("kitchen").reveal() == KEY
     assert key_store(load_config(config)).names() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+@pytest.mark.parametrize("words", [("import", "gateway"), ("create", "gateway"), ("rotate", "gateway")])
+def test_a_key_is_not_left_where_its_gateway_cannot_read_it(config: Path, words: tuple[str, ...]) -> None:
+    """By sudo the files would be root's: it is refused before the file with the key is erased."""
+    data, path = config.parent / "data", config.parent / "key.txt"
+    data.mkdir(mode=0o700)
+    os.chown(data, 12345, -1)
+    path.write_text(base64.b64encode(KEY).decode())
+    given = () if words[0] == "create" else ("--from-file", str(path))
+    result = run(config, "keys", *words, *given)
+    assert "belongs to the user #12345" in shown(result)
+    assert "edge-gateway keys" in shown(result)
+    assert path.exists()
+    assert list(data.iterdir()) == []
 
 
 def test_a_payload_key_comes_from_a_file(config: Path, tmp_path: Path) -> None:

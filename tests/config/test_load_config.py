@@ -109,6 +109,7 @@ def refusal(document: dict[str, Any]) -> str:
         (("uplink",), IOT_HUB | {"token_lifetime_s": 60}, "`uplink.token_lifetime_s` is 60: input should be greater "),
         # What contradicts something else.
         ((*LINK, "devices", 1, "name"), "boiler", "two devices have the name 'boiler'; each needs its own"),
+        ((*LINK, "devices", 1, "name"), "plant-3", "a device is called 'plant-3', as the gateway itself, which has"),
         ((*LINK, "devices", 1, "address"), 1, "`links[0]`: two devices have the address 1; each needs its own"),
         (
             (*LINK, "devices"),

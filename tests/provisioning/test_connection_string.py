@@ -108,7 +108,7 @@ def test_any_parts_are_read_or_refused(parts: list[str]) -> None:
 
 @given(
     key=st.binary(min_size=16, max_size=64),
-    device_id=st.from_regex(r"[A-Za-z0-9\-.+%_#*?!(),=@$':]{1,128}", fullmatch=True),
+    device_id=st.from_regex(r"[A-Za-z0-9\-.%_*?!(),=@$':]{1,128}", fullmatch=True),
 )
 def test_what_was_written_is_read(key: bytes, device_id: str) -> None:
     """Any id a hub allows, `=` and all, and any key comes out as it went in; neither is shown by repr."""

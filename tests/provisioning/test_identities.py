@@ -141,6 +141,8 @@ def test_writers_wait_for_each_other(identities: Identities) -> None:
         {"host_name": "hub.example/"},
         {"device_id": ""},
         {"device_id": "a/b"},
+        {"device_id": "a+b"},
+        {"device_id": "a#b"},
         {"key": ""},
         {"key": "../key"},
         {"method": "by-post"},

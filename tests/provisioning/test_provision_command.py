@@ -20,6 +20,7 @@ from edge_gateway.cli import provision
 from edge_gateway.config.load import load_config
 from edge_gateway.errors import ConfigError
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.generations import generation_name
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning import leaves
 from edge_gateway.provisioning.errors import ProvisioningRefused
@@ -95,6 +96,18 @@ def test_a_connection_string_from_a_file(config: Path) -> None:
     assert not path.exists()
     assert holds(store_of(config), "gateway", Secret(KEY))
     assert stat.S_IMODE((config.parent / "data").stat().st_mode) == 0o700
+
+
+def test_a_connection_string_from_windows(config: Path) -> None:
+    """Its editors put a mark in front, which does no harm; UTF-16, as its shell writes it, is told and not erased."""
+    path = secret_file(config, "")
+    path.write_bytes(f"{CONNECTION}\r\n".encode("utf-16"))
+    result = run(config, "connection-string", "--from-file", str(path))
+    assert "is text in UTF-16. Save it as UTF-8" in str(result.exception)
+    path.write_bytes(f"{CONNECTION}\r\n".encode("utf-8-sig"))
+    assert run(config, "connection-string", "--from-file", str(path)).exit_code == 0
+    assert holds(store_of(config), "gateway", Secret(KEY))
+    assert not path.exists()
 
 
 def test_a_connection_string_from_standard_input(config: Path) -> None:
@@ -300,6 +313,42 @@ async def test_what_a_method_needs(dps: Dps, words: tuple[str, ...], told: str) 
 
 
 # Sensors
+
+
+def test_a_sensor_is_not_called_as_the_gateway(config: Path) -> None:
+    """Commands under that name are the gateway's, the wipe of all keys among them; nothing is kept or erased."""
+    path = secret_file(config, f"device,device_id,key\nPlant-3,id-1,{KEY_TEXT}\n")
+    result = run(config, "leaves", "--host-name", "hub.example", "--table", str(path))
+    assert "the gateway's own name" in str(result.exception)
+    assert path.exists()
+    assert store_of(config).names() == []
+
+
+async def test_a_wrong_group_key_takes_no_good_ones_place(dps: Dps) -> None:
+    """Where all sensors have their keys nobody would try it; it is not kept, and its file is there to be compared.
+
+    The right one, given again after a cut, is known by the sensors' keys, and its file is erased.
+    """
+    dps.site.dps.add_group(GROUP)
+    words = ("leaves", "--keep-group-key", "--from-file")
+    assert (await dps(*words, "-", given=KEYS.primary)).exit_code == 0
+    wrong = secret_file(dps.config, KEY_TEXT)
+    told = answer(await dps(*words, str(wrong), "--json"))
+    assert (told["kept"], len(told["notes"])) == (2, 1)
+    assert "neither kept nor erased" in told["notes"][0]
+    assert wrong.read_text() == KEY_TEXT
+    assert holds(store_of(dps.config), "dps-group", Secret.from_base64(KEYS.primary.encode()))
+    right = secret_file(dps.config, KEYS.primary)
+    assert answer(await dps(*words, str(right), "--json"))["notes"] == [f"{right} is erased"]
+
+
+async def test_a_rotated_group_key_is_the_one_that_is_used(dps: Dps) -> None:
+    """A kept group's key may be changed as every other; sensors to come have theirs from the newest."""
+    dps.site.dps.add_group(GROUP)
+    store = store_of(dps.config)
+    store.put("dps-group", Secret(KEY))
+    store.put(generation_name("dps-group", 2), Secret.from_base64(KEYS.primary.encode()))
+    assert answer(await dps("leaves", "--json"))["provisioned"] == 2
 
 
 async def test_the_sensors_of_the_configuration(dps: Dps) -> None:

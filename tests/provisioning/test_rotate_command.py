@@ -6,7 +6,9 @@ import asyncio
 import base64
 import gc
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from edge_gateway.provisioning.group_key import GROUP_KEY
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities, Identity
 from edge_gateway.provisioning.leaf_table import leaves_of
 from edge_gateway.provisioning.leaves import LeafProvisioner
-from edge_gateway.provisioning.symmetric_keys import deriving, holds, keep_key, read_key, signing_with
+from edge_gateway.provisioning.symmetric_keys import deriving, holds, keep_generation, keep_key, read_key, signing_with
 from edge_gateway.testbench.cloud.identity import SymmetricKeys
 from edge_gateway.testbench.cloud.provisioning.enrolments import EnrolmentGroup, drawn_keys
 from tests.provisioning.conftest import Site
@@ -140,6 +142,24 @@ def test_too_many_wrong_keys(config: Path) -> None:
     done(config, "remove", generation_name("gateway", 5))
     done(config, "rotate", "gateway", given=NEW_TEXT)
     assert Generations(store_of(config).names()).of("gateway") == [9, 8, 7, 6, 4, 3, 2, 1]
+
+
+def test_two_who_bring_keys_at_once_do_not_lose_one(tmp_path: Path) -> None:
+    """A command and the gateway's own rotation may count at the same moment: who is told that a key is kept, has it."""
+    for number in range(20):
+        store = SoftwareKeyStore(tmp_path / str(number))
+        store.put("k", Secret(OLD))
+        brought = [bytes([each]) * 32 for each in (1, 2, 3)]
+        together = threading.Barrier(len(brought))
+
+        def bring(key: bytes, store: SoftwareKeyStore = store, together: threading.Barrier = together) -> str:
+            together.wait()
+            return keep_generation(store, "k", Secret(key))
+
+        with ThreadPoolExecutor(len(brought)) as threads:
+            stored = list(threads.map(bring, brought))
+        assert Generations(store.names()).of("k") == [4, 3, 2, 1]
+        assert all(holds(store, name, Secret(key)) for name, key in zip(stored, brought, strict=True))
 
 
 # --- the other commands -----------------------------------------------------------------------------------------------
@@ -325,11 +345,20 @@ async def test_all_sensors_of_a_group(site: Site, config: Path) -> None:
     for leaf in identities.leaves.values():
         assert Generations(store.names()).of(leaf.key) == [2, 1]
         assert site.admits(leaf.device_id, store, leaf.key)
-    assert holds(store, GROUP_KEY, read_key(group_key(group).encode(), where="test"))
+    assert holds(store, newest_generation(store, GROUP_KEY), read_key(group_key(group).encode(), where="test"))
     again = await rotate_all(site, config, given=group_key(group))
     assert "20 rotated, 0 refused" in again.stdout
     assert "key 'gateway' was brought otherwise" in again.stdout
     assert Generations(store.names()).of("leaf.s0") == [2, 1]
+
+
+async def test_sensors_behind_a_parent_stay_there(site: Site, config: Path) -> None:
+    """A new key is no new way to the hub: who goes through an IoT Edge device does so afterwards."""
+    _, identities = await provision(site, config)
+    identities.put(*(replace(each, gateway_host_name="edge.example") for each in identities.leaves.values()))
+    assert (await rotate_all(site, config, given=group_key(GROUP))).exit_code == 0
+    after = Identities(config.parent / "data" / IDENTITIES_FILE)
+    assert {each.gateway_host_name for each in after.leaves.values()} == {"edge.example"}
 
 
 @pytest.mark.filterwarnings(

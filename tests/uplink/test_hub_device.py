@@ -100,6 +100,29 @@ async def test_a_key_that_is_not_there_is_a_refusal(hub: HubDeviceFarSide, gatew
     assert "edge-gateway keys import none" in error.remedy
 
 
+@pytest.mark.parametrize("device_id", ["pump#3", "pump+3"])
+async def test_an_id_that_no_topic_can_have_is_a_refusal(
+    hub: HubDeviceFarSide, gateway: RecordingDownlink, device_id: str
+) -> None:
+    """A hub may know a device so; it is refused here, and ends neither the gateway nor what others deliver."""
+    identity = hub.hub.add_device(device_id)
+    hub.keys.put("odd", Secret(base64.b64decode(identity.primary_key)))
+    uplink = HubDevice(
+        hub.hub.host_name,
+        device_id,
+        "odd",
+        QUICK,
+        key_store=hub.keys,
+        clock=SystemClock(),
+        rng=random.Random(1),
+        tls=client_context(None, None, None),
+        threads=hub.threads,
+    )
+    error = await soon(failure_to_connect(uplink, gateway))
+    assert isinstance(error, UplinkRefused)
+    assert "cannot connect by MQTT" in error.what
+
+
 async def test_a_key_store_that_is_away_is_a_loss(hub: HubDeviceFarSide, gateway: RecordingDownlink) -> None:
     """A TPM that does not answer now is nobody's fault: the session is tried again as after a broken connection."""
 

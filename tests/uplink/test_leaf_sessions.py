@@ -254,3 +254,34 @@ def test_all_deliver_through_few_places() -> None:
         assert (sums.records, sums.leaves) == (50 * 21, 50)
 
     on_site(scene, [[]] * 50, LeafLimits(most_sessions=20, connects_per_s=1e6))
+
+
+class SlowHub(SimulatedHub):
+    """A hub that is a long way off."""
+
+    @asynccontextmanager
+    async def connect(self, downlink: Downlink) -> AsyncIterator[Session]:
+        await asyncio.sleep(1000)
+        async with super().connect(downlink) as session:
+            yield session
+
+
+@pytest.mark.parametrize("after_s", [0.5, 5, 1001])
+def test_all_end_at_once_whatever_they_wait_for(after_s: float) -> None:
+    """A gateway that stops while leaves connect and others wait for their places stops without an error."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as resources:
+            queues = [await resources.enter_async_context(LeafBuffer(f"s{number}")) for number in range(6)]
+            downlink = RecordingDownlink(lambda _: CommandResult(CommandStatus.ACKNOWLEDGED)).downlink()
+            leaves = [Leaf(f"s{number}", SlowHub(), queue, downlink) for number, queue in enumerate(queues)]
+            limits = LeafLimits(most_sessions=2, most_connecting=1, connects_per_s=1)
+            running = asyncio.create_task(LeafSessions(leaves, DELIVERY, limits, random.Random(1)).run())
+            for queue in queues:
+                await queue.measure()
+            await asyncio.sleep(after_s)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+    run_virtual(main())
