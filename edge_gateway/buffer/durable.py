@@ -182,9 +182,13 @@ class DurableBuffer:
 
     def status(self) -> BufferStatus:
         """See `Buffer.status`."""
-        state = self._store.state if self._state == "ok" else self._state
+        state = self._state_now()
         fault = self._fault or _ALARMS.get(state, "")
         return BufferStatus(self._store.queued(), self._store.totals(), fault, state)
+
+    def _state_now(self) -> str:
+        """`BufferStatus.state`; asked for after each visit, when nobody wants the sums."""
+        return self._store.state if self._state == "ok" else self._state
 
     async def accounts(self) -> dict[tuple[str, str], Account]:
         """See `Buffer.accounts`."""
@@ -201,7 +205,7 @@ class DurableBuffer:
 
     def on_state(self, told: Callable[[str], None]) -> None:
         """Call `told` at once with `BufferStatus.state`, and in the event loop whenever that has changed."""
-        self._told_state = self.status().state
+        self._told_state = self._state_now()
         self._on_state = told
         told(self._told_state)
 
@@ -362,7 +366,7 @@ class DurableBuffer:
         elif visit.writes and self._fault:
             _log.info("buffer.available", path=self._store.path)
             self._fault, self._state = "", "ok"
-        if self._on_state is not None and (state := self.status().state) != self._told_state:
+        if self._on_state is not None and (state := self._state_now()) != self._told_state:
             self._told_state = state
             self._on_state(state)
 
