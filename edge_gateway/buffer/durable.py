@@ -75,7 +75,10 @@ class DurableBuffer:
         self._commit_timer: asyncio.TimerHandle | None = None
         self._tidy_at_s = 0.0
         self._settled: list[Message] = []
+        self._settle_at_s = 0.0
+        """Event loop time at which they leave if nothing else is written before."""
         self._settle_timer: asyncio.TimerHandle | None = None
+        """Runs out at that time or earlier, and looks; one for each message would be made and cancelled in vain."""
         self._settle_ripe = False
         self._routes = Routes(store, self._visit, self.settle)
         self._own = self._routes.route("")
@@ -154,11 +157,12 @@ class DurableBuffer:
 
     def settle(self, message: Message) -> None:
         """See `Outlet.settle`; of whatever route."""
+        is_first = not self._settled
         self._settled.append(replace(message, body=b""))  # many may wait for the next transaction
         self._routes.leave(message)
         if self._draining:
             self._settle_now()
-        else:
+        elif is_first:
             self._settle_later()
 
     def rewind(self) -> None:
@@ -278,9 +282,6 @@ class DurableBuffer:
         if appends or rewinds or self._settle_ripe:
             writes.settled, self._settled = self._settled, []
             self._settle_ripe = False
-            if self._settle_timer is not None:
-                self._settle_timer.cancel()
-                self._settle_timer = None
         look = self._routes.next_look(appended)
         tidy = now_s >= self._tidy_at_s and not any(self._store.queued().values())
         if not (writes or rewinds or tidy or look.ready):
@@ -371,11 +372,25 @@ class DurableBuffer:
             self._on_state(state)
 
     def _settle_later(self) -> None:
-        if self._settle_timer is None and not self._settle_ripe:
-            self._settle_timer = asyncio.get_running_loop().call_later(self._settle_within_s, self._settle_now)
+        self._settle_at_s = asyncio.get_running_loop().time() + self._settle_within_s
+        if self._settle_timer is None:
+            self._set_settle_timer()
+
+    def _set_settle_timer(self) -> None:
+        at_s = self._settle_at_s
+        self._settle_timer = asyncio.get_running_loop().call_at(at_s, self._settle_due, at_s)
+
+    def _settle_due(self, at_s: float) -> None:
+        """It is this time; but what was settled then may have left, and other messages have come."""
+        self._settle_timer = None
+        if not self._settled:
+            return
+        if at_s < self._settle_at_s:
+            self._set_settle_timer()
+        else:
+            self._settle_now()
 
     def _settle_now(self) -> None:
-        self._settle_timer = None
         self._settle_ripe = True
         self._visit()
 
