@@ -2,7 +2,8 @@
 
 aiomqtt goes to the loop as if from another thread and waits for the socket to be writable, which it nearly always is:
 six system calls and two turns of the loop for each message. Only what the socket does not take waits. What has come is
-read to its end, where aiomqtt would leave some of it lying. Confirmations are futures, and a connection that breaks
+taken off TLS at once, where paho asks for a packet byte by byte, and read to its end, where aiomqtt would leave some of
+it lying. Confirmations are futures, and a connection that breaks
 fails all of them, also while it is being made. See docs/decisions/0007-paho-stays-at-1.6-and-is-mended.md.
 """
 
@@ -22,6 +23,9 @@ from edge_gateway.errors import UplinkLost
 
 SUBSCRIPTION_FAILED: Final = 0x80
 """In place of a granted QoS. OASIS MQTT 3.1.1, section 3.9.3."""
+
+_READ_BYTES: Final = 4096
+"""Taken off TLS at once: a thousand confirmations. What is longer, is read in parts as it would be anyway."""
 
 _MOST_READS: Final = 64
 """Packets, or a few more, that are read in one turn of the loop."""
@@ -56,6 +60,13 @@ class PromptClient(aiomqtt.Client):
         super().__init__(*args, **kwargs)
         self._endpoint = endpoint
         self._threads = threads
+        self._client.disable_logger()  # it would be asked for each packet, for lines that nobody reads
+        self._take_off_tls = self._client._sock_recv  # type: ignore[attr-defined]  # where paho reads all it reads
+        self._client._sock_recv = self._receive  # type: ignore[attr-defined]  # as above
+        self._received = b""
+        """Taken off TLS, and not asked for by paho yet."""
+        self._is_writer_watched = False
+        """Whether the loop tells when the socket can be written, which it does only while it could not."""
         self._tell_message = on_message
         self._arrived: list[tuple[str, bytes]] = []
         """What paho has read and nobody has been told yet."""
@@ -186,6 +197,12 @@ class PromptClient(aiomqtt.Client):
         super()._on_socket_open(client, userdata, sock)
         self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._read, client, sock)
 
+    def _receive(self, most_bytes: int) -> bytes:
+        """What paho gets where it asks the socket."""
+        received = self._received or self._take_off_tls(max(most_bytes, _READ_BYTES))
+        self._received = received[most_bytes:]
+        return received[:most_bytes]
+
     def _read(self, client: paho.Client, sock: Any) -> None:
         """Read all that has come.
 
@@ -198,7 +215,7 @@ class PromptClient(aiomqtt.Client):
                 if self._arrived:
                     self._tell_arrived()
                 is_open = client.socket() is sock
-                if not is_open or not sock.pending():
+                if not is_open or not (self._received or sock.pending()):
                     return
         except Exception as error:  # noqa: BLE001  # as aiomqtt does: whatever it is, the connection is over
             if not self._disconnected.done():
@@ -211,7 +228,7 @@ class PromptClient(aiomqtt.Client):
             if asyncio.get_running_loop() is not self._loop:
                 raise RuntimeError
         except RuntimeError:  # connecting, in a thread of the executor
-            super()._on_socket_register_write(client, userdata, sock)
+            self._watch_writer(client, userdata, sock)
         else:
             self._write(client, userdata, sock)
 
@@ -223,4 +240,13 @@ class PromptClient(aiomqtt.Client):
                 self._disconnected.set_exception(error)
             return
         if client.want_write() and client.socket() is sock:
-            super()._on_socket_register_write(client, userdata, sock)
+            self._watch_writer(client, userdata, sock)
+
+    def _watch_writer(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        self._is_writer_watched = True
+        super()._on_socket_register_write(client, userdata, sock)
+
+    def _on_socket_unregister_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        if self._is_writer_watched:
+            self._is_writer_watched = False
+            super()._on_socket_unregister_write(client, userdata, sock)
