@@ -58,7 +58,7 @@ _HUNG_UP = "unplugged or hung up"
 class _OpenPort:
     handle: PortHandle
     fd: int
-    path: str
+    path: Path
     device_number: int
     """What `path` led to when it was opened (st_rdev)."""
     line_errors: LineErrors | None
@@ -267,7 +267,7 @@ class SerialPort:
                 _log.warning("link.unavailable", link=self._name, fault=self._logged_fault)
             return
         fd = handle.fileno()
-        self._port = _OpenPort(handle, fd, path, os.fstat(fd).st_rdev, self._read_line_errors(fd))
+        self._port = _OpenPort(handle, fd, Path(path), os.fstat(fd).st_rdev, self._read_line_errors(fd))
         self._counters.opened += 1
         self._logged_fault = ""
         self._watch_for_bytes()
@@ -278,7 +278,7 @@ class SerialPort:
         if self._reading_paused and is_hung_up(port.fd):
             return _HUNG_UP
         try:
-            device_number = Path(port.path).stat().st_rdev
+            device_number = port.path.stat().st_rdev
         except OSError:
             # No loss while the port works: udev takes links away and puts them back.
             return ""
@@ -287,7 +287,7 @@ class SerialPort:
     def _lose(self, port: _OpenPort, reason: str) -> None:
         """Take note that an open port is gone, for the reader to be told after what had come before."""
         loss = LinkLost(
-            f"the link is lost: {reason}", where=port.path, remedy="It is taken up again when the port is back"
+            f"the link is lost: {reason}", where=str(port.path), remedy="It is taken up again when the port is back"
         )
         self._close(LinkUnavailable(loss.what, where=loss.where, remedy=loss.remedy))
         self._counters.lost += 1
@@ -297,7 +297,7 @@ class SerialPort:
             self._ended.append((self._chunks, loss))
             self._chunks = []
         self._arrived.set()
-        _log.warning("link.lost", link=self._name, path=port.path, reason=reason)
+        _log.warning("link.lost", link=self._name, path=str(port.path), reason=reason)
 
     def _close(self, why: LinkUnavailable) -> None:
         self._why_down = why
@@ -335,7 +335,9 @@ class SerialPort:
 
 
 def _lost_while_writing(port: _OpenPort) -> LinkLost:
-    return LinkLost("the link went away while it was written to", where=port.path, remedy="Write again when it is back")
+    return LinkLost(
+        "the link went away while it was written to", where=str(port.path), remedy="Write again when it is back"
+    )
 
 
 def _growth(before: int, now: int) -> int:
