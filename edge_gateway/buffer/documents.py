@@ -6,7 +6,7 @@ They are written once, when they are appended. From then on they are bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -134,11 +134,16 @@ def _fit(documents: list[Document], most_bytes: int, *, by_device: bool) -> Iter
         yield from _fit(documents[:middle], most_bytes, by_device=by_device)
         yield from _fit(documents[middle:], most_bytes, by_device=by_device)
     else:
-        counts = Counter(map(_device_of if by_device else _link_of, documents))
-        yield Piece(counts, payload if fits else b"")
+        yield Piece(_counts(documents, _device_of if by_device else _link_of), payload if fits else b"")
 
 
-def thinned(payload: bytes, keep_every: int, seen: Counter[str]) -> Piece:
+def _counts(documents: Sequence[Document], source_of: Callable[[Document], str]) -> dict[str, int]:
+    if len(documents) == 1:  # a counter would cost more than all else here
+        return {source_of(documents[0]): 1}
+    return Counter(map(source_of, documents))
+
+
+def thinned(payload: bytes, keep_every: int, seen: dict[str, int]) -> Piece:
     """Keep of each device every so many-th document.
 
     Args:
@@ -152,9 +157,10 @@ def thinned(payload: bytes, keep_every: int, seen: Counter[str]) -> Piece:
     kept = []
     for document in orjson.loads(b"[%b]" % payload):
         device = document["device"]
-        if seen[device] % keep_every == 0:
+        before = seen.get(device, 0)
+        if before % keep_every == 0:
             kept.append(document)
-        seen[device] += 1
+        seen[device] = before + 1
     if not kept:
         return Piece({}, b"")
-    return Piece(Counter(map(_device_of, kept)), orjson.dumps(kept)[1:-1])
+    return Piece(_counts(kept, _device_of), orjson.dumps(kept)[1:-1])

@@ -108,7 +108,7 @@ class Lane:
     open_since_s: float = 0.0
     look_at_s: float = 0.0
     """Uptime, seconds, before which nothing can have expired."""
-    seen: Counter[str] = field(default_factory=Counter)
+    seen: dict[str, int] = field(default_factory=dict)
     """While thinning: records of each device since the last one kept."""
 
     def copy(self) -> Lane:
@@ -123,7 +123,7 @@ class Lane:
             self.open_bytes,
             self.open_since_s,
             self.look_at_s,
-            self.seen.copy() if self.seen else Counter(),
+            self.seen.copy(),
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import islice
@@ -161,7 +161,7 @@ class Routes:
         self._look_timer: asyncio.TimerHandle | None = None
         self._ahead_bytes = 0
         """Read and not taken."""
-        self._leaving: Counter[str] = Counter()
+        self._leaving: dict[str, int] = {}
         """Records settled, and still on the store, by route."""
 
     def route(self, name: str) -> Route:
@@ -180,7 +180,7 @@ class Routes:
 
     def has_queued(self, route: Route) -> bool:
         """Whether any record of it is on the store, besides those that will leave with the next transaction."""
-        return self._store.queued_of(route.name) > self._leaving[route.name]
+        return self._store.queued_of(route.name) > self._leaving.get(route.name, 0)
 
     def want(self, route: Route) -> None:
         """Somebody has little of it left, or waits: read, if there is anything that is not too young."""
@@ -202,7 +202,7 @@ class Routes:
 
     def leave(self, message: Message) -> None:
         """It was settled, and will leave the store."""
-        self._leaving[message.route] += message.records
+        self._leaving[message.route] = self._leaving.get(message.route, 0) + message.records
 
     def have_left(self, messages: Iterable[Message]) -> None:
         """They are not on the store any more."""

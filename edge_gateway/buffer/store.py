@@ -258,7 +258,8 @@ class Store:
             BufferUnavailable: the store cannot be read.
         """
         places = {lane.place for lane in self._shelf.lanes.values()} if lanes is None else lanes
-        self.begin_giving(route for _, route in places)
+        for _, route in places:
+            self._shelf.begin_giving(route)
         if self._shelf.is_in_doubt or self.seconds_to_expiry() == 0:
             self.write(Writes())
         return self._soundly(lambda: self._take(places, wait_for_more=wait_for_more))
@@ -275,6 +276,10 @@ class Store:
     def may_give(self, route: str) -> bool:
         """Whether `take` has anything of a route to look for; from memory."""
         return self._shelf.may_give(route)
+
+    def has_more(self, lane: str, route: str) -> bool:
+        """Whether `take` has anything of this lane to look for; from memory."""
+        return self._shelf.numbers.get((lane, route)) in self._shelf.to_give
 
     def unfinished(self, route: str) -> list[str]:
         """The lanes in which `take` has anything of a route to look for, the most urgent first; from memory."""
