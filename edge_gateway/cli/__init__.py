@@ -4,6 +4,6 @@ Exit codes, the same for all: 0 done; 1 the work ran and its outcome is bad; 2 t
 3 something outside failed, and trying again may help.
 """
 
-from edge_gateway.cli.app import main
+from edge_gateway.cli.entry import main
 
 __all__ = ["main"]

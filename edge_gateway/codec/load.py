@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from edge_gateway.codec.fields import Misdeclared
 from edge_gateway.codec.profile import Profile
+from edge_gateway.config.settings import validated
 from edge_gateway.config.strict_yaml import parse_yaml
 from edge_gateway.errors import ProfileError
 
@@ -94,7 +95,7 @@ def parse_profile(text: str, where: str) -> Profile:
     if not isinstance(document, dict):
         raise ProfileError("not a profile", where=where, remedy="It starts with the keys name, version, title")
     try:
-        return Profile.model_validate(document)
+        return validated(Profile, document)
     except ValidationError as error:
         found = _telling(error.errors(include_url=False))
         key, what, remedy = _told(found["loc"], found, document)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from edge_gateway.config.model import GatewayConfig, PathPort, PortSettings, ReplayPort
 from edge_gateway.config.problems import problems
-from edge_gateway.config.settings import Settings
+from edge_gateway.config.settings import Settings, validated
 from edge_gateway.config.strict_yaml import parse_yaml
 from edge_gateway.errors import ConfigError
 
@@ -43,7 +43,7 @@ def parse_config(document: dict[str, Any], *, where: str, directory: Path) -> Ga
         ConfigError: a setting is wrong.
     """
     try:
-        config = GatewayConfig.model_validate(document)
+        config = validated(GatewayConfig, document)
     except ValidationError as error:
         found = problems(error, GatewayConfig)
         raise ConfigError("; ".join(found), where=where, remedy="See `edge-gateway schema`") from error

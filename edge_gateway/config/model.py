@@ -339,9 +339,9 @@ class BufferSettings(Settings):
 
     lanes: tuple[LaneSettings, ...] = Field(
         default=(
-            LaneSettings(name="alert", max_records_per_message=1, max_message_age_s=0),
-            LaneSettings(name="normal"),
-            LaneSettings(name="bulk", max_message_age_s=10),
+            LaneSettings.model_construct(name="alert", max_records_per_message=1, max_message_age_s=0.0),
+            LaneSettings.model_construct(name="normal"),
+            LaneSettings.model_construct(name="bulk", max_message_age_s=10.0),
         ),
         min_length=1,
         max_length=16,
@@ -540,7 +540,7 @@ class IotHubUplink(Settings):
         examples=["hub-ca.pem"],
     )
     token_lifetime_s: int = Field(default=3600, ge=300, le=86_400, description="How long a SAS token lives.")
-    sensors: SensorSessionSettings = SensorSessionSettings()
+    sensors: SensorSessionSettings = SensorSessionSettings.model_construct()
     """Sensors with identities of their own."""
 
     @model_validator(mode="after")
@@ -651,15 +651,15 @@ class GatewayConfig(Settings):
     """Where sensors are."""
     uplink: UplinkSettings
     """Where readings go; `kind` says which sort of hub."""
-    key_store: KeyStoreSettings = KeyStoreSettings()
+    key_store: KeyStoreSettings = KeyStoreSettings.model_construct()
     """Where keys are."""
-    tamper: TamperSettings = TamperSettings()
+    tamper: TamperSettings = TamperSettings.model_construct()
     """When to destroy them."""
     rules: tuple[ThresholdRule, ...] = ()
     """What to watch for. The twin's desired property `rules` replaces this list."""
-    buffer: BufferSettings = BufferSettings()
+    buffer: BufferSettings = BufferSettings.model_construct()
     """How readings are kept until they are delivered."""
-    delivery: DeliverySettings = DeliverySettings()
+    delivery: DeliverySettings = DeliverySettings.model_construct()
     """How they are delivered."""
 
     @model_validator(mode="after")

@@ -9,7 +9,8 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from edge_gateway.cli.app import collect, main
+from edge_gateway.cli import main
+from edge_gateway.cli.app import collect
 
 
 def shorten(lifetime_s: int) -> None:
