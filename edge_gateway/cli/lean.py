@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -49,31 +49,47 @@ def plain_run(arguments: Sequence[str]) -> PlainRun | None:
 
 
 def import_lean() -> None:
-    """Import three libraries without what they take along for work that a gateway never does: 6 MiB in all."""
-    # To draw tracebacks.
-    _import_without("structlog", "rich")
+    """Import three libraries without what they take along for work that a gateway never does: 7 MiB in all."""
+    # To draw tracebacks; to say that a log is no thing to be pickled.
+    _import_without("structlog", {"rich": None, "pickle": {"PicklingError": TypeError}})
     # To ask every installed package whether it extends pydantic; which of the two functions it calls, varies.
-    _import_without("pydantic.plugin._loader", "importlib.metadata", entry_points=_nothing, distributions=_nothing)
+    _import_without(
+        "pydantic.plugin._loader", {"importlib.metadata": {"entry_points": _nothing, "distributions": _nothing}}
+    )
+    # To know a time zone in a model; no setting is one.
+    for module in ("pydantic.main", "pydantic.types"):
+        _import_without(module, {"zoneinfo": {"ZoneInfo": _NoTimeZone, "ZoneInfoNotFoundError": KeyError}})
     # To read from the environment which proxy leads to the broker, if it names one.
     if "mqtt_proxy" not in map(str.lower, os.environ):
-        _import_without("paho.mqtt.client", "urllib.request", proxy_bypass=_is_needless)
+        _import_without("paho.mqtt.client", {"urllib.request": {"proxy_bypass": _is_needless}})
 
 
-def _import_without(module: str, unused: str, **answers: Callable[..., object]) -> None:
-    """Import a module while another seems not to be there, or, given answers, to consist of no more than these."""
-    if module in sys.modules or unused in sys.modules:
+def _import_without(module: str, unused: Mapping[str, Mapping[str, object] | None]) -> None:
+    """Import a module while others seem not to be there, or to consist of no more than what is given of them."""
+    if module in sys.modules:
         return
-    stand_in = None  # how Python is told that there is no such module
-    if answers:
-        stand_in = ModuleType(unused)
-        vars(stand_in).update(answers)
-    sys.modules[unused] = stand_in  # type: ignore[assignment]  # as above
+    left_out = [name for name in unused if name not in sys.modules]
+    for name in left_out:
+        sys.modules[name] = _stand_in(name, unused[name])  # type: ignore[assignment]  # None tells Python: there is none
     try:
         # A version that asks for more fails here, and gets all there is when it is first needed.
         with contextlib.suppress(ImportError):
             import_module(module)
     finally:
-        del sys.modules[unused]
+        for name in left_out:
+            del sys.modules[name]
+
+
+def _stand_in(name: str, content: Mapping[str, object] | None) -> ModuleType | None:
+    if content is None:
+        return None
+    stand_in = ModuleType(name)
+    vars(stand_in).update(content)
+    return stand_in
+
+
+class _NoTimeZone:
+    """Of which there are none."""
 
 
 def _nothing(**_: str) -> tuple[()]:

@@ -13,10 +13,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from edge_gateway.config.model import CommandOnAlert, ThresholdRule
 from edge_gateway.config.problems import problems
+from edge_gateway.config.settings import Settings
 from edge_gateway.errors import ConfigError
 from edge_gateway.records import Reading
 from edge_gateway.rules import Outcome
@@ -33,9 +34,7 @@ class Vocabulary(NamedTuple):
     commands: frozenset[str]
 
 
-class _RuleList(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _RuleList(Settings):
     rules: tuple[ThresholdRule, ...]
 
 
