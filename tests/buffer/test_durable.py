@@ -134,6 +134,28 @@ def test_settled_messages_leave_within_the_stated_time() -> None:
     run_virtual(main())
 
 
+def test_each_settled_message_has_its_own_time() -> None:
+    """One that is confirmed while an earlier one's time runs leaves no later than its own, and not without need."""
+
+    async def main() -> None:
+        store = FlakyStore()
+        async with opened(store, settle_within_s=0.25) as buffer:
+            await buffer.append(Batch([reading()]))
+            buffer.settle(await buffer.take())
+            await asyncio.sleep(0.1)
+            await buffer.append(Batch([reading()]))  # takes the first along
+            assert store.queued()["normal"] == 1
+            await asyncio.sleep(0.1)
+            buffer.settle(await buffer.take())
+            transactions = store.transactions
+            await asyncio.sleep(0.24)
+            assert store.transactions == transactions
+            await asyncio.sleep(0.02)
+            assert store.queued()["normal"] == 0
+
+    run_virtual(main())
+
+
 def test_settling_rides_on_the_next_append() -> None:
     """A delivered message costs no sync of its own while readings keep coming."""
 
