@@ -30,10 +30,11 @@ from typing import Any, Final
 import structlog
 
 from edge_gateway import __version__
-from edge_gateway.buffer import ACCOUNT_COLUMNS, BadFrame, Batch
+from edge_gateway.buffer import ACCOUNT_COLUMNS, BadFrame, Batch, Outlet
 from edge_gateway.buffer.bulletins import Bulletins
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.intake import Intake
+from edge_gateway.buffer.joined import JoinedOutlet
 from edge_gateway.clock import Clock, rfc3339, stamp
 from edge_gateway.codec import Decoded
 from edge_gateway.config.model import BufferSettings, DeliverySettings
@@ -145,7 +146,7 @@ class Gateway:
         )
         self._delivery = Delivery(
             uplink,
-            buffer,
+            self._own_outlet(sensors),
             Downlink(
                 run_command=self.run_command,
                 report_result=self._report_result,
@@ -182,6 +183,14 @@ class Gateway:
         )
         self._started_at_s = 0.0
         self._commands: set[asyncio.Task[None]] = set()
+
+    def _own_outlet(self, sensors: SensorUplinks) -> Outlet:
+        """What the gateway delivers itself: all that no sensor's own session does."""
+        left = sorted(self._buffer.queued_routes() - sensors.uplinks.keys() - {""})
+        if not left:
+            return self._buffer
+        _log.info("sensors.spoken_for", sensors=left[:MOST_SENSOR_FAULTS], count=len(left))
+        return JoinedOutlet(self._buffer.route(""), [self._buffer.route(name) for name in left])
 
     @property
     def buffer(self) -> DurableBuffer:

@@ -70,8 +70,11 @@ def make_sensor_uplinks(
     # All together they do not knock more often than they may connect.
     retry_most_s = max(config.delivery.retry_most_s, len(identities) / limits.connects_per_s)
     delivery = config.delivery.model_copy(update={"retry_most_s": retry_most_s})
-    threads = ThreadPoolExecutor(limits.most_connecting, thread_name_prefix="sensor-sessions")
-    resources.callback(threads.shutdown, wait=False, cancel_futures=True)
+    hosts = {each.device: each.gateway_host_name or settings.gateway_host_name or each.host_name for each in identities}
+    # Where names are looked up and keys sign. Apart for each host: one that is dead keeps nobody from the others.
+    threads = {host: ThreadPoolExecutor(limits.most_connecting, f"sensors at {host}") for host in set(hosts.values())}
+    for each in threads.values():
+        resources.callback(each.shutdown, wait=False, cancel_futures=True)
     tls = client_context(settings.ca_file, None, None)
     commands = _commands(config, codecs)
     any_command = frozenset().union(*commands.values())
@@ -85,7 +88,7 @@ def make_sensor_uplinks(
             clock=clock,
             rng=rng,
             tls=tls,
-            threads=threads,
+            threads=threads[hosts[each.device]],
             commands=HubCommands(each.device, commands.get(each.device, any_command)),
             gateway_host_name=each.gateway_host_name or settings.gateway_host_name or "",
             token_lifetime_s=settings.token_lifetime_s,

@@ -151,6 +151,10 @@ class DurableBuffer:
         """
         return self._routes.route(name)
 
+    def queued_routes(self) -> set[str]:
+        """The routes in which records wait, from memory."""
+        return self._store.queued_routes()
+
     async def take(self) -> Message:
         """See `Outlet.take`. A store that cannot be read is waited for; `status().fault` says why."""
         return await self._own.take()

@@ -309,6 +309,10 @@ class Store:
         """Records waiting, by lane; those of all routes."""
         return {name: self._shelf.sums.by_name[name].queued for name in self._shelf.plans}
 
+    def queued_routes(self) -> set[str]:
+        """The routes in which records wait."""
+        return {lane.route for lane in self._shelf.lanes.values() if self._shelf.whole(lane.number).queued}
+
     def queued_of(self, route: str) -> int:
         """Records of a route that wait, given out or not."""
         return sum(self._shelf.whole(lane.number).queued for lane in self._shelf.route_lanes(route))

@@ -28,7 +28,8 @@ Told: TypeAlias = tuple[dict[str, Any], list[str]]
 
 _BROUGHT_BY: Final[dict[Method, str]] = {
     "connection-string": "edge-gateway provision connection-string",
-    "dps-symmetric-key": "edge-gateway provision dps",
+    "dps-symmetric-key": "edge-gateway keys rotate",
+    "dps-group": "edge-gateway provision dps --method group",
     "dps-tpm": "edge-gateway keys rotate",
     "csv": "edge-gateway provision leaves --table",
 }
@@ -114,7 +115,7 @@ def rotate_group(
     wanted = [
         WantedLeaf(each.device, registration_id=each.device_id)
         for each in identities.leaves.values()
-        if each.method == "dps-symmetric-key"
+        if each.method == "dps-group"
     ]
     rotated = {each.device for each in wanted}
     left = {each.key: _BROUGHT_BY[each.method] for each in identities if each.key and each.device not in rotated}

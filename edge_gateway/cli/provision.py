@@ -130,7 +130,9 @@ def dps(
             case "group":
                 with GroupKey(site.store, from_file, keep_file=keep_file, keep_key=keep_group_key) as group:
                     with group.derive(name) as key:
-                        identity = service.call(lambda client: adopter.by_symmetric_key(client, name, key))
+                        identity = service.call(
+                            lambda client: adopter.by_symmetric_key(client, name, key, is_of_group=True)
+                        )
                     note = group.done(is_proven=True)
             case "x509":
                 chain = certificate_file or _missing("--certificate-file", "the device's certificate")
@@ -297,7 +299,8 @@ def remove(
                 with suppress(KeyMissing):
                     site.store.remove(generation_name(identity.key, number))
         site.identities.remove(device)
-    typer.echo(f"the identity of {device or 'the gateway'} is removed")
+    spoken_for = "; from its next start the gateway speaks for it, and for what is queued" if device else ""
+    typer.echo(f"the identity of {device or 'the gateway'} is removed{spoken_for}")
     if identity is not None and identity.certificate_key:
         key = identity.certificate_key
         typer.echo(f"the key {key} to its certificate is still in the TPM: edge-gateway keys remove {key}")

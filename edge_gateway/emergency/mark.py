@@ -17,8 +17,9 @@ from typing import Any, Final
 import orjson
 
 from edge_gateway.durable_file import replace_durably
+from edge_gateway.keystore.key_files import WIPE_MARK
 
-MARK_FILE: Final = "wipe.begun"
+MARK_FILE: Final = WIPE_MARK
 """In the data directory."""
 
 MOST_REASON_CHARACTERS: Final = 200

@@ -21,7 +21,7 @@ from edge_gateway.keystore import Attester, KeyStore, Secret
 from edge_gateway.keystore.generations import destroy_before, newest_generation, put_generation
 from edge_gateway.provisioning.connection_string import ConnectionString
 from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
-from edge_gateway.provisioning.identities import Identities, Identity
+from edge_gateway.provisioning.identities import Identities, Identity, Method
 from edge_gateway.provisioning.registration import Registration
 from edge_gateway.provisioning.symmetric_keys import (
     keep_generation,
@@ -67,8 +67,16 @@ class Adopter:
         self._put(identity)
         return identity
 
-    async def by_symmetric_key(self, client: DpsClient, registration_id: str, key: Secret) -> Identity:
-        """Become what the provisioning service says, by the key of an enrolment, or one derived from a group's.
+    async def by_symmetric_key(
+        self, client: DpsClient, registration_id: str, key: Secret, *, is_of_group: bool = False
+    ) -> Identity:
+        """Become what the provisioning service says, by the key of an enrolment.
+
+        Args:
+            client: of the service.
+            registration_id: the service's name for this gateway.
+            key: the enrolment's, or one derived from a group's.
+            is_of_group: it is the latter.
 
         Raises:
             ConfigError: the gateway is another device already, or a sensor has this identity.
@@ -76,7 +84,8 @@ class Adopter:
             KeyStoreError: the store does not take the key, or signs otherwise.
         """
         assigned = await client.register(registration_id, BySymmetricKey(signing_with(key)))
-        identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-symmetric-key")
+        method: Method = "dps-group" if is_of_group else "dps-symmetric-key"
+        identity = Identity("", assigned.host_name, assigned.device_id, self.key, method)
         identity = self._registered(identity, client, registration_id)
         self._check(identity)
         await keep_generation_off_loop(self.store, self.key, key, is_proven=True)
@@ -158,8 +167,13 @@ class Adopter:
         self._put(identity)
         return identity
 
-    async def by_stored_key(self, client: DpsClient, registration_id: str) -> Identity:
+    async def by_stored_key(self, client: DpsClient, registration_id: str, method: Method) -> Identity:
         """Ask the provisioning service again, by the key that an enrolment has given before: which hub is it now.
+
+        Args:
+            client: of the service.
+            registration_id: the service's name for this gateway.
+            method: how it had that key.
 
         Raises:
             ConfigError: the gateway is another device already, or a sensor has this identity.
@@ -168,7 +182,7 @@ class Adopter:
         """
         stored = await asyncio.to_thread(newest_generation, self.store, self.key)
         assigned = await client.register(registration_id, BySymmetricKey(signing_by(self.store, stored)))
-        identity = Identity("", assigned.host_name, assigned.device_id, self.key, "dps-symmetric-key")
+        identity = Identity("", assigned.host_name, assigned.device_id, self.key, method)
         identity = self._registered(identity, client, registration_id)
         self._check(identity)
         self.identities.put(identity)

@@ -22,6 +22,7 @@ import orjson
 
 from edge_gateway.durable_file import replace_durably
 from edge_gateway.errors import ConfigError
+from edge_gateway.keystore.key_files import refuse_if_wiped
 from edge_gateway.provisioning.registration import Registration
 
 IDENTITIES_FILE: Final = "identities.json"
@@ -32,7 +33,7 @@ _MOST_FILE_BYTES: Final = 16 << 20
 """Ten thousand of the longest."""
 _VERSION: Final = 1
 
-Method: TypeAlias = Literal["connection-string", "dps-symmetric-key", "dps-x509", "dps-tpm", "csv"]
+Method: TypeAlias = Literal["connection-string", "dps-symmetric-key", "dps-group", "dps-x509", "dps-tpm", "csv"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of devices in the configuration, and of keys in the key store."""
@@ -194,6 +195,7 @@ class Identities:
         Raises:
             ConfigError: two devices would have the same identity or the same key, or there would be too many; or the
                 file cannot be written. Nothing was changed.
+            KeyStoreError: all keys were wiped.
         """
         with self._locked():
             changed = {**self._read(), **{each.device: each for each in identities}}
@@ -269,6 +271,7 @@ class Identities:
         entries = [{name: value for name, value in asdict(each).items() if value} for each in ordered.values()]
         # Written even if empty: the gateway's own has no device, and one by certificate no key.
         document = {"version": _VERSION, "identities": [{"device": "", "key": "", **entry} for entry in entries]}
+        refuse_if_wiped(self._path)
         try:
             replace_durably(self._path, orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         except OSError as error:

@@ -187,16 +187,21 @@ class LeafProvisioner:
                 key = await asyncio.to_thread(self._derivation(leaf), leaf.registration_id)
             with key:
                 assigned = await self._service(leaf).register(leaf.registration_id, BySymmetricKey(signing_with(key)))
-                identity = self._identity(leaf, assigned.host_name, assigned.device_id, "dps-symmetric-key")
+                method: Method = "dps-group" if leaf.key is None else "dps-symmetric-key"
+                identity = self._identity(leaf, assigned.host_name, assigned.device_id, method)
                 self._claim(identity, leaf)
-                await keep_generation_off_loop(self._store, identity.key, key, is_proven=True)
+                await self._keep(identity.key, key, is_proven=True)
             self._outcome.is_group_proven |= leaf.key is None
             return identity
         identity = self._at_given_hub(leaf)
         if identity == known and await self._is_whole(known, leaf):
             return None
-        await keep_generation_off_loop(self._store, identity.key, self._given_key(leaf))
+        await self._keep(identity.key, self._given_key(leaf))
         return identity
+
+    async def _keep(self, name: str, key: Secret, *, is_proven: bool = False) -> None:
+        is_first = self._keys.newest(name) is None
+        await keep_generation_off_loop(self._store, name, key, is_proven=is_proven, is_first=is_first)
 
     async def _is_whole(self, known: Identity, leaf: WantedLeaf) -> bool:
         """Whether a sensor has the identity that is wanted, and its key is in the store."""

@@ -123,4 +123,4 @@ class Reregistration:
                 private_key_file,
                 certificate_key=own.certificate_key,
             )
-        return await adopter.by_stored_key(client, at.registration_id)
+        return await adopter.by_stored_key(client, at.registration_id, own.method)

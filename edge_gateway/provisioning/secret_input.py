@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -21,6 +22,9 @@ from typing import Final, Self, cast
 from edge_gateway.errors import ConfigError
 
 STANDARD_INPUT: Final = "-"
+
+_LOOKS_SECRET: Final = re.compile(r"SharedAccessKey|^[A-Za-z0-9+/]{20,}={1,2}$")
+"""A connection string, or a key in base64."""
 
 _CHUNK_BYTES: Final = 65_536
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -39,6 +43,14 @@ class SecretInput:
     """
 
     def __init__(self, source: str, *, most_bytes: int, keep_file: bool = False) -> None:
+        if _LOOKS_SECRET.search(source):
+            # Not repeated: what is told may be kept.
+            raise ConfigError(
+                "looks like the secret itself, and is to be the name of a file",
+                where="what was given as a file",
+                remedy="Give `-` and paste it then. Arguments are seen by others and kept in the shell's history: have "
+                "a new key made",
+            )
         self.where: Final = "standard input" if source == STANDARD_INPUT else source
         self._to_erase: Path | None = None
         self._inode = (0, 0)

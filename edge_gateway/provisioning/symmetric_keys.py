@@ -111,7 +111,7 @@ def keep_key(store: KeyStore, name: str, key: Secret) -> None:
         )
 
 
-def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool = False) -> str:
+def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool = False, is_first: bool = False) -> str:
     """Put a key into the store as the newest generation of a name, unless it is that already. Older ones stay.
 
     Args:
@@ -119,6 +119,7 @@ def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool 
         name: of the key, whatever its generations are called.
         key: the new one.
         is_proven: the provisioning service has accepted it; then of the older ones only the last stays.
+        is_first: there is no older one, as whoever calls has seen: to list a store of thousands for each takes long.
 
     Returns:
         What the store calls it.
@@ -126,9 +127,6 @@ def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool 
     Raises:
         KeyStoreError: it cannot be put, the store signs otherwise, or there are too many generations.
     """
-    newest = Generations(store.names()).newest(name)
-    if newest is not None and holds(store, newest, key):
-        return newest
 
     def put(stored: str) -> None:
         try:
@@ -139,15 +137,23 @@ def keep_generation(store: KeyStore, name: str, key: Secret, *, is_proven: bool 
             destroy(store, [stored])  # it would be tried before those that are good
             raise
 
+    if is_first:
+        put(name)
+        return name
+    newest = Generations(store.names()).newest(name)
+    if newest is not None and holds(store, newest, key):
+        return newest
     stored = put_generation(store, name, put)
     if is_proven:
         destroy_before(store, name, keep=2)
     return stored
 
 
-async def keep_generation_off_loop(store: KeyStore, name: str, key: Secret, *, is_proven: bool = False) -> str:
+async def keep_generation_off_loop(
+    store: KeyStore, name: str, key: Secret, *, is_proven: bool = False, is_first: bool = False
+) -> str:
     """As `keep_generation`, in a thread. Cancelled, it ends first, or the key would be wiped while it is written."""
-    work = asyncio.to_thread(keep_generation, store, name, key, is_proven=is_proven)
+    work = asyncio.to_thread(keep_generation, store, name, key, is_proven=is_proven, is_first=is_first)
     keeping = asyncio.create_task(work, name=f"keep-key {name}")
     try:
         return await asyncio.shield(keeping)

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from urllib.parse import urlsplit
 
 from edge_gateway.buffer import Outlet
 from edge_gateway.config.model import DeliverySettings
@@ -68,7 +69,7 @@ class LeafLimits:
     most_sessions: int = 1000
     """At once."""
     most_connecting: int = 8
-    """At once; more than the threads that connect only wait there."""
+    """At once to one host; more than the threads that connect only wait there."""
     connects_per_s: float = 20.0
     """IoT Hub takes 100 in a second for all its devices, in its small tiers."""
     idle_s: float = 60.0
@@ -159,7 +160,8 @@ class _Places:
         self._free: asyncio.Event = asyncio.Event()
         """For who has nothing to send."""
         self._free.set()
-        self._connecting = asyncio.Semaphore(limits.most_connecting)
+        self._connecting: dict[str, asyncio.Semaphore] = {}
+        """By the host that is connected to: one that is dead keeps nobody from the others."""
         self._next_connect_at_s = 0.0
         self._timer: asyncio.Handle | None = None
         """While somebody waits."""
@@ -208,9 +210,14 @@ class _Places:
         self._note_free()
 
     @asynccontextmanager
-    async def connecting(self) -> AsyncIterator[None]:
-        """Wait for the moment to connect, and be one of those that do."""
-        async with self._connecting:
+    async def connecting(self, endpoint: str) -> AsyncIterator[None]:
+        """Wait for the moment to connect, and be one of those that do.
+
+        Args:
+            endpoint: see `Uplink.endpoint`.
+        """
+        host = urlsplit(endpoint).netloc
+        async with self._connecting.setdefault(host, asyncio.Semaphore(self._limits.most_connecting)):
             now_s = asyncio.get_running_loop().time()
             at_s = max(now_s, self._next_connect_at_s)
             self._next_connect_at_s = at_s + 1 / self._limits.connects_per_s
@@ -272,7 +279,7 @@ class _LeafLink:
             session = _LeafSession(self._leaf, downlink, self._limits)
             counting = replace(downlink, run_command=session.run_command)
             async with AsyncExitStack() as resources:
-                async with self._places.connecting():
+                async with self._places.connecting(self.endpoint):
                     inner = await resources.enter_async_context(self._leaf.uplink.connect(counting))
                 session.begin(inner)
                 resources.callback(session.close)

@@ -10,6 +10,7 @@ import orjson
 from edge_gateway.records import Command, CommandStatus
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.virtual_time import run_virtual
+from tests.log_events import log_events
 
 from .virtual_plant import books, running_plant
 
@@ -71,6 +72,42 @@ def test_a_sensor_that_is_not_let_in_holds_up_nobody(tmp_path: Path) -> None:
     numbers = [each["seq"] for message in own.messages for each in orjson.loads(message.body)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) > waiting
+
+
+def test_what_waits_for_a_sensor_that_lost_its_identity(tmp_path: Path) -> None:
+    """The gateway brings it under its own, all of it and in order, also where a session breaks off; then as ever."""
+    own = MemoryHub()
+    own.cut()
+
+    async def first() -> None:
+        async with running_plant(tmp_path, seed=1, sensors=2, identities={"climate-1": own}):
+            await asyncio.sleep(HALF_AN_HOUR_S)
+
+    run_virtual(first())
+    waiting = books(tmp_path)["climate-1", "normal"].queued
+    assert waiting > 100
+    hub = MemoryHub()
+
+    async def then() -> None:
+        async with running_plant(tmp_path, seed=2, sensors=2, hub=hub) as plant:
+            await asyncio.sleep(5)
+            hub.cut()
+            await asyncio.sleep(60)
+            hub.restore()
+            await asyncio.sleep(HALF_AN_HOUR_S)
+            assert plant.gateway.status()["faults"] == []
+
+    with log_events() as events:
+        run_virtual(then())
+    assert [each["sensors"] for each in events if each["event"] == "sensors.spoken_for"] == [["climate-1"]]
+    account = books(tmp_path)["climate-1", "normal"]
+    assert account.queued == 0
+    assert account.received == account.delivered > waiting
+    records = [each for message in hub.messages for each in orjson.loads(message.body)]
+    seqs = [each["seq"] for each in records if each["device"] == "climate-1"]
+    assert sorted(set(seqs)) == list(range(1, account.received + 1))
+    old = list(dict.fromkeys(seq for seq in seqs if seq <= waiting))
+    assert old == sorted(old)
 
 
 def test_what_is_desired_of_a_sensor_becomes_a_command(tmp_path: Path) -> None:

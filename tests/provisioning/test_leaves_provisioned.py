@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -67,15 +66,11 @@ async def test_a_thousand_sensors(site: Site, store: SoftwareKeyStore, identitie
     """All get the identity that follows from their name, and the hub takes their tokens; again, nothing is to do."""
     site.dps.add_group(GROUP)
     progress: list[tuple[int, int]] = []
-    begun_s = time.monotonic()
     async with site.client() as client:
         outcome = await LeafProvisioner(
             store, identities, client=client, derive=derive, on_progress=lambda done, of: progress.append((done, of))
         ).run(sensors(1000))
-        took_s = time.monotonic() - begun_s
         again = await LeafProvisioner(store, identities, client=client, derive=derive).run(sensors(1000))
-    print(f"1,000 sensors in {took_s:.1f} s")
-    assert took_s < 30
     assert (outcome.provisioned, outcome.kept, outcome.refused) == (1000, 0, {})
     assert (again.provisioned, again.kept) == (0, 1000)
     assert len(identities.leaves) == len(store.names()) == site.dps.statistics.assigned == 1000
@@ -83,7 +78,7 @@ async def test_a_thousand_sensors(site: Site, store: SoftwareKeyStore, identitie
     for device in ("Sensor-0", "Sensor-999"):
         leaf = identities.leaves[device]
         device_id = f"plant-3-{device.lower()}"
-        assert leaf == Identity(device, site.hub.host_name, device_id, f"leaf.{device}", "dps-symmetric-key")
+        assert leaf == Identity(device, site.hub.host_name, device_id, f"leaf.{device}", "dps-group")
         assert site.admits(leaf.device_id, store, leaf.key)
 
 

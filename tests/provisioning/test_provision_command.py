@@ -363,10 +363,10 @@ async def test_the_sensors_of_the_configuration(dps: Dps) -> None:
         ("Boiler", "plant-3-boiler", True),
         ("attic", "plant-3-attic", True),
     ]
-    assert run(dps.config, "remove", "attic").output == "the identity of attic is removed\n"
+    assert run(dps.config, "remove", "attic").output.startswith("the identity of attic is removed; ")
     assert store_of(dps.config).names() == ["leaf.Boiler"]
     store_of(dps.config).remove("leaf.Boiler")
-    line = f"Boiler  plant-3-boiler at {dps.site.hub.host_name}  by dps-symmetric-key  key leaf.Boiler is missing\n"
+    line = f"Boiler  plant-3-boiler at {dps.site.hub.host_name}  by dps-group  key leaf.Boiler is missing\n"
     assert run(dps.config, "list").output == line
     assert run(dps.config, "remove", "Boiler").exit_code == 0  # as after a removal that was cut short
     assert run(dps.config, "list").output == ""

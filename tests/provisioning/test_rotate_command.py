@@ -352,6 +352,18 @@ async def test_all_sensors_of_a_group(site: Site, config: Path) -> None:
     assert Generations(store.names()).of("leaf.s0") == [2, 1]
 
 
+async def test_a_sensor_with_an_enrolment_of_its_own_is_not_the_groups(site: Site, config: Path) -> None:
+    """It came by the same service, and its key by nobody's derivation: it keeps that, and is named."""
+    store, identities = await provision(site, config)
+    own = Identity("own", site.hub.host_name, "p-own", "leaf.own", "dps-symmetric-key")
+    identities.put(own)
+    keep_key(store, "leaf.own", Secret(OLD))
+    told = orjson.loads((await rotate_all(site, config, "--json", given=group_key(GROUP))).stdout)
+    assert (told["rotated"], told["left"]) == (20, ["leaf.own"])
+    assert Identities(config.parent / "data" / IDENTITIES_FILE).leaves["own"] == own
+    assert holds(store, "leaf.own", Secret(OLD))
+
+
 async def test_sensors_behind_a_parent_stay_there(site: Site, config: Path) -> None:
     """A new key is no new way to the hub: who goes through an IoT Edge device does so afterwards."""
     _, identities = await provision(site, config)

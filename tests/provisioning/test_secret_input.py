@@ -133,6 +133,21 @@ def test_a_file_whose_erasing_was_cut_short(path: Path) -> None:
     assert "provision list" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "HostName=hub.example;DeviceId=a;SharedAccessKey=c2VjcmV0",
+        "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U=",
+    ],
+)
+def test_a_secret_in_the_place_of_a_files_name(secret: str) -> None:
+    """It is not repeated, as what is told may be kept; and it is said that it is none any more."""
+    with pytest.raises(ConfigError, match="looks like the secret itself") as caught:
+        SecretInput(secret, most_bytes=1000)
+    assert "c2VjcmV0" not in str(caught.value)
+    assert "have a new key made" in caught.value.remedy
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     """Named with what to do."""
     with pytest.raises(ConfigError, match="nowhere: cannot be read: No such file"):

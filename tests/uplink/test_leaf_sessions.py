@@ -168,6 +168,20 @@ def test_only_so_many_connect_at_a_time() -> None:
     on_site(scene, [[Life(Fate.NEVER, connect_after_s=10)] for _ in range(9)], limits, hold=True)
 
 
+def test_a_dead_host_holds_up_no_other() -> None:
+    """Whatever number of leaves waits in vain for an answer there, those at another host connect at once."""
+    timed_out, good = [Life(Fate.UNREACHABLE, connect_after_s=30.0)] * 20, [Life(Fate.NEVER)]
+    lives = [timed_out] * 50 + [good] * 5
+
+    async def scene(site: Site) -> None:
+        for hub in site.hubs[:50]:
+            hub.endpoint = "simulated://dead/device"
+        await asyncio.sleep(5)
+        assert site.connected() == [50, 51, 52, 53, 54]
+
+    on_site(scene, lives, replace(OPEN, most_connecting=2), hold=True)
+
+
 def test_a_refused_leaf_holds_up_no_other() -> None:
     """Who is refused tries again, after minutes in the end, with the reason in its status; others deliver."""
 
