@@ -293,10 +293,10 @@ class Goal(NamedTuple):
 GOALS = (
     Goal("frames_per_s", "frames/s, first write to last PUBACK", 0, ">= 60 %", lambda ours, limit: ours >= 0.6 * limit),
     Goal("cpu_s_per_10k", "CPU-seconds for 10,000 frames", 3, "<= 0.12", lambda ours, _: ours <= 0.12),
-    Goal("paced_cpu_percent", "CPU at 50 frames/s, % of a core", 1, "<= by hand", lambda ours, limit: ours <= limit),
+    Goal("paced_cpu_percent", "CPU at 50 frames/s, % of a core", 1, "<= 2 x", lambda ours, limit: ours <= 2 * limit),
     Goal("latency_p50_ms", "latency at 50 frames/s, p50, ms", 2, "<= 3", lambda ours, _: ours <= 3),
     Goal("latency_p99_ms", "latency at 50 frames/s, p99, ms", 2, "<= 15", lambda ours, _: ours <= 15),
-    Goal("idle_mib", "resident memory idle, MiB", 1, "<= 56", lambda ours, _: ours <= 56),
+    Goal("idle_mib", "resident memory idle, MiB", 1, "<= 60", lambda ours, _: ours <= 60),
     Goal("peak_mib", "resident memory, peak, MiB", 1, "<= 96", lambda ours, _: ours <= 96),
     Goal("first_delivery_s", "start to first record at subscriber, s", 2, "<= 1.0", lambda ours, _: ours <= 1.0),
 )

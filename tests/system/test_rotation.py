@@ -2,107 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
 from edge_gateway.keystore.generations import generation_name
-from edge_gateway.records import Value
-from edge_gateway.testbench import FrontDoor, LocalAuthority, LocalHub, free_loopback_address
-from edge_gateway.testbench.cloud.provisioning.dps import LocalDps
-from edge_gateway.testbench.cloud.provisioning.enrolments import IndividualEnrolment
-from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey
-from edge_gateway.testbench.virtual_tpm import VirtualTpm
+from edge_gateway.testbench import LocalAuthority
 from tests.keystore.tpm.backend import why_not
 
-from .feeder import SensorBank
-from .gateway_process import GatewayProcess, edge_gateway
-from .receiver import Receiver
-from .site import GATEWAY, QUICK, Site, sensor_links, write_config
+from .site import GATEWAY
+from .tpm_site import ends_well, told, tpm_site
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
-
-SENSORS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class TpmSite(Site):
-    """A site whose gateway has its key in a TPM, from the provisioning service beside its hub."""
-
-    hub: LocalHub
-    dps: LocalDps
-
-    async def keys(self) -> list[str]:
-        """What is in the key store, as its owner sees it."""
-        listed = await told("keys", "list", "--generations", "--config", str(self.gateway.config_file))
-        return [stored for ages in listed.values() for stored in ages]
-
-    async def command(self, name: str, **arguments: Any) -> tuple[int, Any]:
-        """Call the gateway's direct method: its status, and what it answers."""
-        document: Value = {"device": GATEWAY, "command": name, "arguments": arguments}
-        reply = await self.hub.invoke_method(GATEWAY, "command", document)
-        return reply.status, reply.payload
-
-    async def flows(self) -> None:
-        """Wait until more has arrived of each sensor."""
-        frames = self.receiver.frames
-        before = {sensor.name: len(frames[sensor.name]) for sensor in self.sensors.sensors}
-        await self.receiver.until(lambda: all(len(frames[name]) >= count + 10 for name, count in before.items()))
-
-
-async def told(*arguments: str) -> Any:
-    """What a subcommand prints as JSON."""
-    code, output, error = await edge_gateway(*arguments, "--json")
-    assert code == 0, error
-    return orjson.loads(output)
-
-
-@asynccontextmanager
-async def tpm_site(directory: Path, authority: LocalAuthority, **key_store: Any) -> AsyncIterator[TpmSite]:
-    """Build a site, and provision its gateway as an installer does; it runs and reads its sensors."""
-    address, receiver = free_loopback_address(random.Random()), Receiver()
-    hub = LocalHub(host_name=address, on_message=receiver.add, keep_messages=0)
-    dps = LocalDps(hubs=[hub], host_name=address, polls=1, retry_after_s=0)
-    ca_file = directory / "ca.pem"
-    ca_file.write_text(authority.ca_pem)
-    async with (
-        FrontDoor([hub, dps], authority=authority, address=address, mqtt_port=8883, https_port=0) as door,
-        VirtualTpm(directory / "tpm") as tpm,
-        SensorBank(directory, SENSORS) as bank,
-    ):
-        sections: dict[str, Any] = {
-            "uplink": {"kind": "iot-hub", "ca_file": str(ca_file)},
-            "key_store": {"kind": "tpm", "tcti": tpm.tcti, "storage_key": "rsa", **key_store},
-            **QUICK,
-        }
-        config = write_config(directory, links=sensor_links(directory, SENSORS), **sections)
-        enrolment = await told("provision", "tpm-enrolment", "--config", str(config))
-        endorsement_key = EndorsementKey.parse(base64.b64decode(enrolment["endorsementKey"]))
-        dps.add_enrolment(IndividualEnrolment(enrolment["registrationId"], endorsement_key, GATEWAY))
-        service = ("--id-scope", dps.id_scope, "--host", address, "--port", str(door.ports()["https"]))
-        await told("provision", "dps", "--method", "tpm", *service, "--ca-file", str(ca_file), "--config", str(config))
-        async with GatewayProcess(config) as gateway:
-            await gateway.start_reading()
-            site = TpmSite(directory, bank, gateway, receiver, hub, dps)
-            await site.flows()
-            yield site
-
-
-async def ends_well(site: TpmSite) -> None:
-    """Everything that was read is at the hub, once and in order."""
-    await site.flows()
-    await site.settled()
-    assert (await site.gateway.stop()).code == 0
-    assert site.verdict() == []
 
 
 async def test_all_keys_by_a_direct_method(tmp_path: Path, authority: LocalAuthority) -> None:

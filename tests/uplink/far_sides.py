@@ -313,8 +313,12 @@ async def certified_far_side(
 
 
 def certified(authority: LocalAuthority, key: CertificateKey, common_name: str, directory: Path) -> Path:
-    """What an authority answers to a key's request: a file with the certificate."""
-    request = key.request(common_name)
+    """A file with an authority's certificate for a key in a TPM."""
+    return certified_request(authority, key.request(common_name), directory / f"{key.name}.pem")
+
+
+def certified_request(authority: LocalAuthority, request: x509.CertificateSigningRequest, path: Path) -> Path:
+    """What an authority answers to a request: a file with the certificate."""
     certificate = (
         x509.CertificateBuilder()
         .subject_name(request.subject)
@@ -326,7 +330,6 @@ def certified(authority: LocalAuthority, key: CertificateKey, common_name: str, 
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(authority.key, hashes.SHA256())
     )
-    path = directory / f"{key.name}.pem"
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return path
 
