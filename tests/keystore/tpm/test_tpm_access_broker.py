@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,12 +45,16 @@ class Broker:
         self._process.wait()
 
 
-@contextmanager
-def session_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module")
+def session_bus() -> Iterator[None]:
+    """One for all the tests here: GLib keeps the connection to the first that a process has asked for."""
     words = ("dbus-daemon", "--session", "--nofork", "--print-address")
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bus:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bus,
+    ):
         assert bus.stdout is not None
-        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.stdout.readline().strip())
+        environment.setenv("DBUS_SESSION_BUS_ADDRESS", bus.stdout.readline().strip())
         try:
             yield
         finally:
@@ -59,8 +62,8 @@ def session_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    with BlockingTpm() as tpm, session_bus(monkeypatch):
+def broker(session_bus: None) -> Iterator[Broker]:
+    with BlockingTpm() as tpm:
         broker = Broker(tpm)
         broker.start()
         try:
