@@ -135,11 +135,12 @@ _uplinks = _settings(
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A configuration that is right."""
     link_names = draw(st.lists(names, min_size=1, max_size=3, unique=True))
-    device_names = iter(draw(st.lists(names, min_size=6, max_size=6, unique=True)))
+    gateway_name, *device_names = draw(st.lists(names, min_size=7, max_size=7, unique=True))
+    left_names = iter(device_names)
     links = []
     for name in link_names:
         addresses = draw(st.lists(st.integers(0, 99) | _texts, max_size=2, unique=True))
-        devices = [{"name": next(device_names), "address": address} for address in addresses]
+        devices = [{"name": next(left_names), "address": address} for address in addresses]
         optional = draw(
             _settings(
                 {},
@@ -151,7 +152,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         )
         links.append({"name": name, "port": draw(_ports), "profile": draw(_texts), "devices": devices} | optional)
     rules = [draw(_rules(name)) for name in draw(st.lists(names, max_size=3, unique=True))]
-    document = {"gateway": {"name": draw(names)}, "links": links, "uplink": draw(_uplinks), "rules": rules}
+    document = {"gateway": {"name": gateway_name}, "links": links, "uplink": draw(_uplinks), "rules": rules}
     return document | draw(
         _settings(
             {},

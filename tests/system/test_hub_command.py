@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,13 @@ class Hub:
 @pytest.fixture
 def address() -> str:
     return free_loopback_address(random.Random())
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An edge device's sockets are in its directory, and the path of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -156,14 +164,14 @@ def test_the_gateway_runs_against_it(hub: Hub, address: str) -> None:
         gateway.wait(timeout=TIME_LIMIT_S)
 
 
-def test_a_deployment_runs_as_the_how_to_says(tmp_path: Path, address: str) -> None:
+def test_a_deployment_runs_as_the_how_to_says(short_path: Path, address: str) -> None:
     """The manifest, the module and the command of the how-to bring the module's message to the hub."""
-    (tmp_path / "deployment.json").write_text(next(block for block in blocks("json") if "modulesContent" in block))
-    (tmp_path / "meter.py").write_text(python_block("create_from_edge_environment"))
+    (short_path / "deployment.json").write_text(next(block for block in blocks("json") if "modulesContent" in block))
+    (short_path / "meter.py").write_text(python_block("create_from_edge_environment"))
     arguments = shlex.split(shell_block("--deployment"))[2:]
     arguments[-1] = f"meter={sys.executable} meter.py"
     edge_address = free_loopback_address(random.Random())
-    hub = Hub(tmp_path, *arguments, "--address", address, "--edge-address", edge_address, "--https-port", "-1")
+    hub = Hub(short_path, *arguments, "--address", address, "--edge-address", edge_address, "--https-port", "-1")
     try:
         line = hub.line()
         assert (line["device"], line["module"], line["body"]) == ("edge-1", "meter", {"power": 230})

@@ -8,7 +8,7 @@ again. Fields of a fixed size that stand side by side are one `Run`; whatever el
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +18,7 @@ from edge_gateway.codec.fields import (
     NamedField,
     TextField,
 )
+from edge_gateway.codec.fixed_run import parts_of
 from edge_gateway.codec.frame_check import ChecksumSlot
 from edge_gateway.codec.layout import Slot
 from edge_gateway.codec.structure.items import (
@@ -212,6 +213,8 @@ class Plan:
     """Those that a frame can be without."""
     numbered: frozenset[str]
     """Those that can come again with a number behind the name."""
+    left_out: frozenset[str]
+    """Of those, what its item can be without."""
     needed: frozenset[str]
     """The locals of values that something else in the frame asks for."""
     needed_bytes: frozenset[str]
@@ -294,3 +297,20 @@ def head_bytes(body: Body) -> int:
     """How many bytes its first fields take."""
     head = head_of(body)
     return 0 if head is None else head.size_bytes
+
+
+def left_out(body: Body, *, is_left_out: bool = False) -> Iterator[str]:
+    """The names of the values that a body can be without, though it is there itself; once each."""
+    for step in (*body.steps, *([body.tail] if body.tail is not None else [])):
+        match step:
+            case When() | EncryptedStep() | PlainStep():
+                yield from left_out(step.body, is_left_out=True)
+            case SwitchStep():
+                bodies = [case for _, case in step.cases] + ([step.default] if step.default is not None else [])
+                yield from dict.fromkeys(name for each in bodies for name in left_out(each, is_left_out=True))
+            case Run() if is_left_out:
+                yield from (part.name for slot in step.slots for part in parts_of(slot.field) if part.emit)
+            case Variable() | GroupStep() | ArrayStep() | ComputedStep() if is_left_out and step.spec.emit:
+                yield step.spec.name
+            case _:
+                continue

@@ -64,6 +64,7 @@ from edge_gateway.codec.structure.plan import (
     When,
     head_bytes,
     head_of,
+    left_out,
 )
 from edge_gateway.errors import CodecError
 from edge_gateway.records import Scalar
@@ -149,6 +150,7 @@ def plan_frame(
         {key: tuple(specs) for key, specs in planner.outputs.items()},
         frozenset(planner.optional),
         frozenset(planner.numbered),
+        frozenset(planner.left_out),
         frozenset(planner.needed),
         frozenset(planner.needed_bytes),
         known_version,
@@ -183,6 +185,7 @@ class _Planner:
     outputs: dict[str, list[PlanOutput]] = field(default_factory=dict)
     optional: set[str] = field(default_factory=set)
     numbered: set[str] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
     needed: set[str] = field(default_factory=set)
     needed_bytes: set[str] = field(default_factory=set)
     top: _Names = field(default_factory=dict)
@@ -557,6 +560,7 @@ class _Planner:
             place = f"{key}.items.{tag_number}"
             _case_value(header[item.tag].spec, tag_number, place)
             bodies[tag_number] = self.body(items, inner, place, given, of_frame=True, is_optional=True)
+            self.left_out.update(left_out(bodies[tag_number]))
         _check_numbered(given, names, key)
         self.numbered.update(given)
         return TlvStep(item, _run(scope, item.header), bodies)

@@ -34,6 +34,7 @@ from edge_gateway.codec.structure.plan import (
     TlvStep,
     Variable,
     When,
+    left_out,
 )
 from edge_gateway.codec.structure.source import join_items, number_items
 from edge_gateway.records import Value
@@ -385,7 +386,7 @@ class _Reader:
             item: dict[str, Value] = {}
             first_row = len(self._rows)
             try:
-                self._item(step, inner, item, frame_values)
+                body = self._item(step, inner, item, frame_values)
             except _Misfit as misfit:
                 if misfit.is_final or spec.unknown == "reject":
                     raise _Misfit(misfit.reason, is_final=True) from misfit
@@ -393,7 +394,7 @@ class _Reader:
                     break
                 continue
             if spec.number is None:
-                join_items(frame_values, item, self._seen)
+                join_items(frame_values, item, self._seen, tuple(left_out(body)))
                 numbers = {name: self._seen[name] for name in item if self._seen[name] > 1}
             else:
                 found = self._known.get(f"v{scope}_{spec.number}")
@@ -407,7 +408,7 @@ class _Reader:
             self._rows.append(Row(span.at, span.end, left.hex(" "), "", None, None, "not read"))
         span.at = span.end
 
-    def _item(self, step: TlvStep, span: _Span, item: dict[str, Value], frame_values: dict[str, Value]) -> None:
+    def _item(self, step: TlvStep, span: _Span, item: dict[str, Value], frame_values: dict[str, Value]) -> Body:
         tag = self._known.get(f"v{step.header.scope}_{step.spec.tag}")
         body = step.bodies.get(tag) if isinstance(tag, int) else None
         if body is None:
@@ -415,6 +416,7 @@ class _Reader:
         self._body(body, span, item, frame_values)
         if step.spec.length is not None and span.at != span.end:
             raise self._misfit(span.at, span.end, "bytes that no field of the item takes", "length")
+        return body
 
     def _computed(self, step: ComputedStep, span: _Span, values: dict[str, Value]) -> None:
         spec, note = step.spec, f"computed: {step.expression.text}"

@@ -35,6 +35,7 @@ from edge_gateway.codec.structure.plan import (
     Variable,
     When,
     head_of,
+    left_out,
 )
 from edge_gateway.records import Scalar, Value
 
@@ -444,12 +445,15 @@ class FrameSource:
         elif values is not None and len(values) == 1:
             # A call takes longer than all the rest of a short item, and few come twice.
             ((name, value),) = values
-            with self._indented(f"if {literal(name)} not in values:"):
+            first = f"{literal(name)} not in values"
+            if name in self.plan.left_out:
+                first += f" and {literal(name)} not in seen"
+            with self._indented(f"if {first}:"):
                 self._line(f"values[{literal(name)}] = {value}")
             with self._indented("else:"):
                 self._line(f"join_items(values, {item}, seen)")
         else:
-            self._line(f"join_items(values, {item}, seen)")
+            self._line(f"join_items(values, {item}, seen, {tuple(left_out(step.bodies[tag]))!r})")
 
     def _computed(self, step: ComputedStep, put: Put) -> None:
         spec, value = step.spec, f"v{step.scope}_{identifier(step.spec.name)}"
@@ -528,18 +532,26 @@ def _needed_in(body: Body, plan: Plan) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def join_items(values: dict[str, Value], item: dict[str, Value], seen: dict[str, int]) -> None:
+def join_items(
+    values: dict[str, Value], item: dict[str, Value], seen: dict[str, int], left_out: Sequence[str] = ()
+) -> None:
     """Add the values of a tagged item; those of a name that is there already get its number: `temperature_2`.
+
+    What an item is without takes its number all the same, so that the values of one item have one number.
 
     Args:
         values: those of the frame so far.
         item: those of the item.
         seen: how often a name came that came more than once, kept over the items of a frame.
+        left_out: the names that an item of its kind can be without.
     """
     for name, value in item.items():
         count = seen.get(name, int(name in values)) + 1
         seen[name] = count
         values[name if count == 1 else f"{name}_{count}"] = value
+    for name in left_out:
+        if name not in item:
+            seen[name] = seen.get(name, int(name in values)) + 1
 
 
 def number_items(values: dict[str, Value], item: dict[str, Value], number: int) -> None:

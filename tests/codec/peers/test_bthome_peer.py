@@ -191,6 +191,7 @@ def test_plain_objects(objects: tuple[list[int], bytes], trigger_based: bool) ->
 
 
 @given(object_lists(), st.binary(min_size=4, max_size=4))
+@example(([0x3B, 0x3B], bytes.fromhex("3b00003b010000")), b"\0\0\0\0")
 def test_encrypted_objects(objects: tuple[list[int], bytes], counter: bytes) -> None:
     """What was sealed with a device's key, by the standard's AES-CCM, opens to what the peer opens."""
     numbers, payload = objects

@@ -88,7 +88,7 @@ def test_a_length_holds_the_fields_of_an_item_together() -> None:
     codec = frame_of(BY_LENGTH % "reject")
     assert read(codec, "02 02 6869 01 02 00d7") == {"label": "hi", "temperature": 21.5}
     assert read(codec, "02 00") == {"label": ""}
-    assert read(codec, "03 01 05 03 02 06 07") == {"level": 5, "level_2": 6, "more": 7}
+    assert read(codec, "03 01 05 03 02 06 07") == {"level": 5, "level_2": 6, "more_2": 7}
     assert read(codec, "02 03 6869") == "length"
     assert read(codec, "01 03 00d700") == "length"
     assert read(codec, "02") == "length"
@@ -115,6 +115,27 @@ def test_items_in_items_count_their_names_together() -> None:
             2: [{name: x, type: u16}]
     """)
     assert read(codec, "01 02 07 05 01 04 07 06 07 07 02 02 0008") == {"x": 5, "x_2": 6, "x_3": 7, "x_4": 8}
+
+
+def test_the_values_of_an_item_have_one_number() -> None:
+    """What the first item is without is not in the place of the second's, in whatever order items come."""
+    codec = frame_of("""
+        - type: tlv
+          header: [{name: tag, type: u8}]
+          tag: tag
+          items:
+            1:
+              - {name: command, type: u8}
+              - {name: argument, type: u8, if: command > 1}
+            2: [{name: argument, type: u8}]
+    """)
+    for frame, values in {
+        "01 00 01 02 07": {"command": 0, "command_2": 2, "argument_2": 7},
+        "01 02 07 01 00 01 03 08": {"command": 2, "argument": 7, "command_2": 0, "command_3": 3, "argument_3": 8},
+        "01 00 02 05 02 06": {"command": 0, "argument_2": 5, "argument_3": 6},
+        "02 05 01 00 02 06": {"argument": 5, "command": 0, "argument_3": 6},
+    }.items():
+        assert read(codec, frame) == values
 
 
 def test_many_tags_are_told_apart() -> None:

@@ -37,7 +37,7 @@ from edge_gateway.testbench.cloud.tokens import sas_token
 
 from .test_dps_challenge import SoftwareTpm
 
-KEYS = drawn_keys()
+KEYS = SymmetricKeys(*(base64.b64encode(bytes([fill]) * 64).decode() for fill in (1, 2)))
 API = {"api-version": "2021-10-01"}
 
 
