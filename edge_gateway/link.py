@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge_gateway.arrivals import Arrivals
 from edge_gateway.codec import Codec, Request
 from edge_gateway.config.model import LinkSettings
-from edge_gateway.errors import LinkEnded, LinkLost, LinkUnavailable
+from edge_gateway.errors import CodecError, LinkEnded, LinkLost, LinkUnavailable
 from edge_gateway.framing import Framer
 from edge_gateway.records import Chunk, CommandResult, CommandStatus, Reading
 from edge_gateway.transport import Transport
@@ -181,11 +181,13 @@ class Link:
             self.is_silent = False
 
     async def request(self, request: Request) -> CommandResult:
-        """Write a command and wait for its answer."""
+        """Write a command, wait for its answer, and say how it ended. Never raises."""
         try:
             if self.polled is not None:
                 return await self.polled.command(request, self.settings.answer_timeout_s)
             return await self._request(request)
+        except CodecError as error:  # the framing cannot carry it, which may depend on its arguments
+            return CommandResult(CommandStatus.INVALID, str(error))
         except LinkUnavailable as error:
             return CommandResult(CommandStatus.UNREACHABLE, str(error))
         except LinkLost as error:

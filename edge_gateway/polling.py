@@ -198,6 +198,15 @@ class PolledLine:
         self._quiet_since_s = float("-inf")
         self._has_echo = False
 
+    def requests(self) -> list[bytes]:
+        """All that is sent without anybody's command: requests, and what goes before the first of them."""
+        starts = [
+            self._codec.encode_command(job.poll.settings.start, {}, job.device.address).payload
+            for job in self._jobs
+            if job.poll.settings.start is not None
+        ]
+        return [*(job.request for job in self._jobs), *starts]
+
     # --- asking ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -224,6 +233,7 @@ class PolledLine:
             timeout_s: how long the device may take to begin its answer.
 
         Raises:
+            CodecError: the framing cannot carry it; nothing was written.
             LinkUnavailable: the link is down; nothing was written.
             LinkLost: it went down before the answer came.
             TimeoutError: no answer came.

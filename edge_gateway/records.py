@@ -120,7 +120,7 @@ class CommandStatus(enum.Enum):
     UNREACHABLE = "unreachable"
     """The link is away, so nothing was written."""
     INVALID = "invalid"
-    """No such device, command or argument; nothing was written."""
+    """No such device, command or argument, or nothing the framing could carry; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)

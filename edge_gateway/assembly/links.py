@@ -145,8 +145,8 @@ def _check_polled(settings: LinkSettings, codec: Codec, framer: Framer) -> None:
     """Say what a link of polled devices lacks, or has too much.
 
     Raises:
-        ConfigError: no device is listed, one has no address or cannot have it, or nothing is polled that has an
-            interval.
+        ConfigError: no device is listed, one has no address or cannot have it, nothing is polled that has an interval,
+            or the framing cannot carry a request.
     """
     where = f"links: {settings.name}"
     profile = codec.profile
@@ -167,6 +167,11 @@ def _check_polled(settings: LinkSettings, codec: Codec, framer: Framer) -> None:
                 f"the device {device.name!r} has no address", where=where, remedy="Give it the one it is set to"
             )
     try:
-        _make_polled(settings, codec, framer, _write_nowhere)
+        polled = _make_polled(settings, codec, framer, _write_nowhere)
     except CodecError as error:
         raise ConfigError(str(error), where=f"{where} devices", remedy="Give each the address it is set to") from error
+    try:
+        for request in [] if polled is None else polled.requests():
+            framer.encode(request)
+    except CodecError as error:
+        raise ConfigError(error.what, where=f"{where} framing", remedy=error.remedy) from error

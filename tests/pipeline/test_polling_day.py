@@ -236,6 +236,22 @@ def test_a_line_too_slow_for_its_schedule_leaves_requests_out(tmp_path: Path) ->
     run_virtual(main())
 
 
+def test_a_command_that_the_framing_cannot_carry_is_invalid(tmp_path: Path) -> None:
+    """The asker learns why, and the polls go on."""
+
+    async def main() -> None:
+        async with polled_plant(tmp_path, framing={"kind": "modbus-rtu", "max_frame_bytes": 12}) as plant:
+            await asyncio.sleep(30)
+            result = await command(plant, "meter-1", "set-counter", counter=1)
+            assert result.status is CommandStatus.INVALID
+            assert "13 bytes" in result.detail
+            before = len(plant.readings("meter-1"))
+            await asyncio.sleep(30)
+            assert len(plant.readings("meter-1")) > before
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize(
     ("link", "says"),
     [
@@ -245,6 +261,10 @@ def test_a_line_too_slow_for_its_schedule_leaves_requests_out(tmp_path: Path) ->
         ),
         ({"devices": [{"name": "a", "address": 300}]}, r"links: bus devices: .*300"),
         ({"devices": [{"name": "a"}]}, r"links: bus: the device 'a' has no address"),
+        (
+            {"framing": {"kind": "modbus-rtu", "max_frame_bytes": 7}},
+            r"links: bus framing: .* 8 bytes .*max_frame_bytes",
+        ),
     ],
 )
 def test_a_link_that_cannot_be_polled_is_refused(tmp_path: Path, link: dict[str, Any], says: str) -> None:

@@ -169,6 +169,29 @@ def test_commands_end_with_what_the_sensor_said(tmp_path: Path) -> None:
     run_virtual(main())
 
 
+def test_a_command_that_the_framing_cannot_carry_is_invalid(tmp_path: Path) -> None:
+    """The asker learns why, nothing is written, and the gateway goes on; another command fits."""
+
+    async def main() -> None:
+        link = {
+            "name": "port-climate-1",
+            "port": {"path": "/dev/climate-1"},
+            "profile": "reference-climate",
+            "framing": {"kind": "delimiter", "delimiter": "02"},
+            "devices": [{"name": "climate-1", "address": 1}],
+        }
+        async with running_plant(tmp_path, seed=4, sensors=1, links=[link]) as plant:
+            await asyncio.sleep(20)
+            status, detail = await _command(plant.hub, "climate-1", "set-relay", state=1)
+            assert status is CommandStatus.INVALID
+            assert "the delimiter 02 appear before its end" in detail
+            assert plant.gateway.status()["links"][0]["bytes_written"] == 0
+            status, _ = await _command(plant.hub, "climate-1", "ping")
+            assert status is CommandStatus.NO_ANSWER
+
+    run_virtual(main())
+
+
 def test_the_twin_replaces_the_rules_and_a_restart_keeps_them(tmp_path: Path) -> None:
     """Rules from the twin are in force at once and survive a restart without a hub; null brings back the file's."""
 
