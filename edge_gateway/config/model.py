@@ -679,6 +679,17 @@ class GatewayConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        taken: dict[PathPort | UsbPort, str] = {}
+        for link in self.links:
+            if not isinstance(link.port, ReplayPort) and taken.setdefault(link.port, link.name) != link.name:
+                raise ValueError(
+                    f"the links {taken[link.port]!r} and {link.name!r} have the same port; a port serves one link, "
+                    "with all devices behind it"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _lanes_are_there(self) -> Self:
         lanes = [lane.name for lane in self.buffer.lanes]
         wanted = {link.name: link.lane for link in self.links}

@@ -137,8 +137,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     link_names = draw(st.lists(names, min_size=1, max_size=3, unique=True))
     gateway_name, *device_names = draw(st.lists(names, min_size=7, max_size=7, unique=True))
     left_names = iter(device_names)
+    ports = draw(st.lists(_ports, min_size=len(link_names), max_size=len(link_names), unique_by=repr))
     links = []
-    for name in link_names:
+    for name, port in zip(link_names, ports, strict=True):
         addresses = draw(st.lists(st.integers(0, 99) | _texts, max_size=2, unique=True))
         devices = [{"name": next(left_names), "address": address} for address in addresses]
         optional = draw(
@@ -150,7 +151,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 answer_timeout_s=st.floats(0.01, 60),
             )
         )
-        links.append({"name": name, "port": draw(_ports), "profile": draw(_texts), "devices": devices} | optional)
+        links.append({"name": name, "port": port, "profile": draw(_texts), "devices": devices} | optional)
     rules = [draw(_rules(name)) for name in draw(st.lists(names, max_size=3, unique=True))]
     document = {"gateway": {"name": gateway_name}, "links": links, "uplink": draw(_uplinks), "rules": rules}
     return document | draw(

@@ -117,6 +117,16 @@ def refusal(document: dict[str, Any]) -> str:
             "`links[0]`: two devices have no address; only one that is alone on its link can do without",
         ),
         (("links",), [GOOD["links"][0], GOOD["links"][0]], "two links have the name 'bus-1'; each needs its own"),
+        (
+            ("links",),
+            [GOOD["links"][0], {"name": "bus-2", "port": {"path": "/dev/ttyUSB0"}, "profile": "sds011"}],
+            "the links 'bus-1' and 'bus-2' have the same port; a port serves one link, with all devices behind it",
+        ),
+        (
+            ("links",),
+            [{"name": name, "port": {"usb": {"vendor_id": 1, "product_id": 2}}, "profile": "p"} for name in "ab"],
+            "the links 'a' and 'b' have the same port; a port serves one link, with all devices behind it",
+        ),
         (("rules",), [GOOD["rules"][0], GOOD["rules"][0]], "two rules have the name 'hot'; each needs its own"),
         ((*RULE, "clear_below"), REMOVED, "`rules[0]`: give either `raise_above` and `clear_below`, or `raise_below` "),
         ((*RULE, "raise_below"), 5, "`rules[0]`: give either `raise_above` and `clear_below`, or `raise_below` and "),
