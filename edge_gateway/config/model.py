@@ -6,6 +6,7 @@ store, or files that only the gateway may read.
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 from collections import Counter
@@ -573,6 +574,20 @@ def _is_topic_filter(text: str) -> bool:
     return all(level in ("+", "#") or not {"+", "#"} & set(level) for level in levels) and "#" not in levels[:-1]
 
 
+_ANYTHING: Final = "\0"
+"""In a topic, for what is filled in when a message is sent; no topic has it otherwise."""
+
+
+def _takes_in(topic_filter: str, topic: str) -> bool:
+    """Whether a subscription may bring what goes to a topic. OASIS MQTT 3.1.1, section 4.7.1."""
+    for wanted, level in itertools.zip_longest(topic_filter.split("/"), topic.split("/")):
+        if wanted == "#":
+            return True
+        if wanted is None or level is None or (wanted not in ("+", level) and _ANYTHING not in level):
+            return False
+    return True
+
+
 class MqttUplink(Settings):
     """Any MQTT 3.1.1 broker over TLS."""
 
@@ -675,6 +690,24 @@ class GatewayConfig(Settings):
                 raise ValueError(
                     f"a device is called {self.gateway.name!r}, as the gateway itself, which has commands of its own; "
                     "it needs another name"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _hears_no_echo(self) -> Self:
+        if not isinstance(self.uplink, MqttUplink):
+            return self
+        uplink, name = self.uplink, self.gateway.name
+        sent = [
+            ("topic", uplink.topic.format(gateway=name, lane=lane.name, message_id=_ANYTHING))
+            for lane in self.buffer.lanes
+        ]
+        for key, topic in [*sent, ("answer_topic", uplink.answer_topic.format(gateway=name, request=_ANYTHING))]:
+            if _takes_in(uplink.command_topic.format(gateway=name), topic):
+                would_do = MqttUplink.model_fields["command_topic"].default
+                raise ValueError(
+                    f"`uplink.command_topic` takes in what `uplink.{key}` sends, so the gateway would answer itself "
+                    f"without an end; {would_do!r} would do"
                 )
         return self
 

@@ -193,6 +193,38 @@ def test_topics_that_can_be_filled_in_are_accepted(template: str) -> None:
     assert parse(changed(("uplink", "topic"), template)).uplink.model_dump()["topic"] == template
 
 
+@pytest.mark.parametrize(
+    ("topics", "key"),
+    [
+        ({"command_topic": "edge-gateway/{gateway}/#"}, "topic"),
+        ({"command_topic": "edge-gateway/+/answers/+"}, "answer_topic"),
+        ({"command_topic": "edge-gateway/plant-3/alert/+"}, "topic"),
+        ({"command_topic": "c", "answer_topic": "c"}, "answer_topic"),
+        ({"topic": "a/b", "command_topic": "a/b/#"}, "topic"),
+        ({"topic": "a/x-{message_id}", "command_topic": "a/x-1"}, "topic"),
+    ],
+)
+def test_commands_that_the_gateway_would_give_itself_are_refused(topics: dict[str, str], key: str) -> None:
+    """What it sends would come back as a command, and the answer to that as the next one, without an end."""
+    told = refusal(changed(("uplink",), GOOD["uplink"] | topics))
+    assert told.startswith(f"`uplink.command_topic` takes in what `uplink.{key}` sends")
+    assert told.endswith("'edge-gateway/{gateway}/commands/+' would do")
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        {"command_topic": "edge-gateway/+/commands/#"},
+        {"topic": "a/b", "command_topic": "a/+/c"},
+        {"topic": "a/b/c", "command_topic": "a/+"},
+    ],
+)
+def test_commands_from_anywhere_else_are_accepted(topics: dict[str, str]) -> None:
+    """A filter may be as wide as it likes beside what the gateway sends."""
+    uplink = parse(changed(("uplink",), GOOD["uplink"] | topics)).uplink
+    assert topics.items() <= uplink.model_dump().items()
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     """Two mistakes take one attempt to find, and each once."""
     document = changed(("gateway", "name"), "a b")
