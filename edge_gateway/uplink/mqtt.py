@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _MOST_COMMANDS_AT_ONCE: Final = 16
-"""Commands being carried out; beyond it new ones wait in the broker's hands."""
+"""Commands being carried out; beyond it new ones wait, confirmed to the broker already."""
 
 _CONNACK_MEANS: Final = {
     1: "does not speak MQTT 3.1.1",
@@ -158,6 +158,10 @@ class _BrokerSession:
         async with asyncio.TaskGroup() as group:
             try:
                 async for arrived in self._client.messages:
+                    if arrived.retain:
+                        # It comes with every connection, and would be carried out again each time.
+                        _log.warning("uplink.command_retained", topic=arrived.topic.value)
+                        continue
                     await self._slots.acquire()
                     request = arrived.topic.value.rpartition("/")[2]
                     payload = arrived.payload if isinstance(arrived.payload, bytes) else b""

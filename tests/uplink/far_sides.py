@@ -429,8 +429,8 @@ class Listener:
     async def subscribed(self) -> None:
         await self.until(lambda: any(isinstance(packet, Suback) for packet in self._said))
 
-    def publish(self, topic: str, payload: bytes) -> None:
-        self._send(Publish(topic, payload, 1, next(self._packet_ids)))
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        self._send(Publish(topic, payload, 1, next(self._packet_ids), retain=retain))
 
     def _send(self, packet: Packet) -> None:
         self._writer.write(packet.encode())

@@ -78,6 +78,24 @@ async def test_a_command_that_is_no_json_is_answered(broker: BrokerFarSide, gate
     assert told[2]["detail"].startswith("command: is larger than 131072 bytes")
 
 
+async def test_a_command_that_the_broker_keeps_is_not_obeyed(broker: BrokerFarSide, gateway: RecordingDownlink) -> None:
+    """A retained message comes with every connection: what somebody wanted once would be done again each time."""
+    commands, body = f"edge-gateway/{GATEWAY}/commands", b'{"device": "boiler", "command": "ping"}'
+    async with asyncio.timeout(TIME_LIMIT_S):
+        broker.listener.publish(f"{commands}/kept", body, retain=True)
+        await broker.listener.until(lambda: f"{commands}/kept" in dict(broker.listener.heard))
+        with log_events() as events:
+            async with broker.uplink().connect(gateway.downlink()) as session:
+                lost = asyncio.create_task(session.lost())
+                broker.listener.publish(f"{commands}/now", body)
+                answer = f"edge-gateway/{GATEWAY}/answers/now"
+                await broker.listener.until(lambda: answer in dict(broker.listener.heard))
+                lost.cancel()
+                await asyncio.gather(lost, return_exceptions=True)
+    assert [command.correlation_id for command in gateway.commands] == ["now"]
+    assert [event["topic"] for event in events if event["event"] == "uplink.command_retained"] == [f"{commands}/kept"]
+
+
 async def test_a_password_others_can_read_is_not_used(broker: BrokerFarSide, gateway: RecordingDownlink) -> None:
     """The gateway does not send a password that is no secret, and goes on as soon as somebody has mended that."""
     password = broker.directory / "right"
