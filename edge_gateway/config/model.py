@@ -45,6 +45,19 @@ Name: TypeAlias = Annotated[
 ]
 
 
+_HOST: Final = r"^(?:[^\s:/=;,?#@\\]+|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%\w+)?)$"
+"""A name, an IPv4 address, or an IPv6 address, which has two colons at least."""
+
+
+def _host(text: str) -> str:
+    if not re.match(_HOST, text) or text.endswith("\n"):
+        raise ValueError("not the name of a host; the name alone would do, without scheme, port and path")
+    return text
+
+
+HostName: TypeAlias = Annotated[str, AfterValidator(_host), Field(json_schema_extra={"pattern": _HOST})]
+
+
 _MAY_BE_A_KEY: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){12,}")
 """What an app shows as a key would do as a name, too."""
 
@@ -499,11 +512,12 @@ class IotHubUplink(Settings):
     """Azure IoT Hub under the gateway's own device identity, and each sensor's that has one."""
 
     kind: Literal["iot-hub"] = "iot-hub"
-    host_name: str | None = Field(
+    # Not shown in errors: whoever misreads the word puts the connection string with its key here.
+    host_name: HostName | None = Field(
         default=None,
-        min_length=1,
         description="The hub. Left out together with `device_id`, both are what `edge-gateway provision` has found.",
         examples=["plant.azure-devices.net"],
+        repr=False,
     )
     device_id: str | None = Field(
         default=None,
@@ -529,9 +543,8 @@ class IotHubUplink(Settings):
         default=None, description="The key to that certificate (PEM).", examples=["gateway.key"]
     )
     certificate_key: CertificateKeyName = None
-    gateway_host_name: str | None = Field(
+    gateway_host_name: HostName | None = Field(
         default=None,
-        min_length=1,
         description="The IoT Edge device to go through as its parent, in place of the hub itself.",
         examples=["edge.plant.example.com"],
     )
@@ -592,7 +605,7 @@ class MqttUplink(Settings):
     """Any MQTT 3.1.1 broker over TLS."""
 
     kind: Literal["mqtt"] = "mqtt"
-    host: str = Field(min_length=1, examples=["broker.example.com"])
+    host: HostName = Field(examples=["broker.example.com"])
     port: int = Field(default=8883, ge=1, le=65_535)
     """A port that speaks TLS; there is no other way to a broker."""
     client_id: str | None = Field(default=None, description="The gateway's name if left out.", examples=["plant-3"])

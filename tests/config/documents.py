@@ -55,6 +55,7 @@ def _settings(
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 _texts = st.text(min_size=1, max_size=20).filter(lambda text: "\x00" not in text)
+_hosts = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,3}", fullmatch=True)
 _hexes = st.binary(max_size=4).map(bytes.hex)
 _limits = st.integers(-1000, 1000) | st.floats(-1000, 1000)
 
@@ -115,14 +116,14 @@ def _rules(draw: st.DrawFn, name: str) -> dict[str, Any]:
 _uplinks = _settings(
     {
         "kind": st.just("iot-hub"),
-        "host_name": _texts,
+        "host_name": _hosts,
         "device_id": st.from_regex(r"[A-Za-z0-9._-]{1,40}", fullmatch=True),
     },
     key=names,
     ca_file=_texts | st.none(),
     token_lifetime_s=st.integers(300, 86_400),
 ) | _settings(
-    {"kind": st.just("mqtt"), "host": _texts},
+    {"kind": st.just("mqtt"), "host": _hosts},
     port=st.integers(1, 65_535),
     topic=st.sampled_from(["a/{message_id}", "{gateway}/{lane}/{message_id}"]),
     command_topic=st.sampled_from(["{gateway}/commands/+", "commands/#"]),

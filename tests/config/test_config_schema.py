@@ -103,6 +103,7 @@ def _mappings(document: Any, settings: Any) -> Iterator[dict[str, Any]]:
         (("links", 0, "framing"), {"kind": "fixed"}),
         (("uplink", "kind"), "coap"),
         (("uplink", "port"), 0),
+        (("uplink", "host"), "mqtts://a.b"),
         (("uplink",), IOT_HUB | {"device_id": "a/b"}),
         (("uplink",), IOT_HUB | {"key": "a b"}),
         (("rules", 0, "on_raise", "arguments"), {"a": None}),

@@ -107,6 +107,17 @@ def refusal(document: dict[str, Any]) -> str:
         ((*RULE, "raise_above"), float("inf"), "`rules[0].raise_above` is Infinity: input should be a finite number; "),
         (("uplink",), IOT_HUB | {"device_id": "a/b"}, '`uplink.device_id` is "a/b": string should match pattern '),
         (("uplink",), IOT_HUB | {"token_lifetime_s": 60}, "`uplink.token_lifetime_s` is 60: input should be greater "),
+        (
+            ("uplink", "host"),
+            "mqtts://a.b",
+            '`uplink.host` is "mqtts://a.b": not the name of a host; the name alone wo',
+        ),
+        (("uplink", "host"), "a.b:8883", '`uplink.host` is "a.b:8883": not the name of a host; '),
+        (("uplink", "host"), "10.0.0.1:8883", '`uplink.host` is "10.0.0.1:8883": not the name of a host; '),
+        (("uplink", "host"), "a.b\n", '`uplink.host` is "a.b\\n": not the name of a host; '),
+        (("uplink", "host"), "a b", '`uplink.host` is "a b": not the name of a host; '),
+        (("uplink",), IOT_HUB | {"host_name": "https://a.b"}, "`uplink.host_name` is something else: not the name of "),
+        (("uplink",), IOT_HUB | {"gateway_host_name": "a/b"}, '`uplink.gateway_host_name` is "a/b": not the name of '),
         # What contradicts something else.
         ((*LINK, "devices", 1, "name"), "boiler", "two devices have the name 'boiler'; each needs its own"),
         ((*LINK, "devices", 1, "name"), "plant-3", "a device is called 'plant-3', as the gateway itself, which has"),
@@ -241,6 +252,19 @@ def test_a_key_that_was_put_into_the_configuration_is_not_shown() -> None:
     told = refusal(changed(("uplink",), IOT_HUB | {"key": "c2VjcmV0LXNlY3JldA=="}))
     assert told.startswith("`uplink.key` is something else: not a name")
     assert "c2VjcmV0" not in told
+
+
+def test_a_connection_string_in_the_hosts_place_is_not_shown() -> None:
+    """It holds the key; neither the refusal nor a log of the endpoint may repeat it."""
+    told = refusal(changed(("uplink",), IOT_HUB | {"host_name": "HostName=a.b;DeviceId=c;SharedAccessKey=c2VjcmV0"}))
+    assert told.startswith("`uplink.host_name` is something else: not the name of a host")
+    assert "c2VjcmV0" not in told
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "::1", "fe80::1%eth0", "hub_1", "zähler.example", "no..such.host"])
+def test_what_may_be_a_host_is_accepted(host: str) -> None:
+    """Whether there is such a host, is for the network to say."""
+    assert parse(changed(("uplink", "host"), host)).uplink.model_dump()["host"] == host
 
 
 def test_long_values_are_cut() -> None:
