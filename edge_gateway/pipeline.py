@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ from edge_gateway.records import Event, Value
 from edge_gateway.roster import Roster
 from edge_gateway.rules.rule_set import RuleSet
 from edge_gateway.sensor_twin import SensorTwin
+from edge_gateway.transport import Transport
 from edge_gateway.uplink import Downlink, Uplink
 from edge_gateway.uplink.delivery import Delivery
 from edge_gateway.uplink.leaf_sessions import Leaf, LeafLimits, LeafSessions
@@ -207,41 +208,38 @@ class Gateway:
         """
         loop = asyncio.get_running_loop()
         self._started_at_s = loop.time()
-        async with AsyncExitStack() as transports:
-            for link in self._links:
-                await transports.enter_async_context(link.transport)
-            async with asyncio.TaskGroup() as tasks:
-                watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
-                emergency = tasks.create_task(self._emergency.run(self, stop), name="emergency")
-                self._deliveries = [
-                    tasks.create_task(self._delivery.run(), name="delivery"),
-                    tasks.create_task(self._leaves.run(), name="sensors' deliveries"),
-                ]
-                twins = [tasks.create_task(twin.run(), name=f"twin {name}") for name, twin in self._twins.items()]
-                bulletins = tasks.create_task(self._bulletins.run(), name="bulletins")
-                keys = tasks.create_task(self._keys.run(), name="key store watch")
-                rotation = tasks.create_task(self._rotation.run(), name="key rotation")
-                readers = [tasks.create_task(self._up.read(link), name=f"link {link.name}") for link in self._links]
-                polls = [
-                    tasks.create_task(link.polled.run(), name=f"polls {link.name}")
-                    for link in self._links
-                    if link.polled is not None
-                ]
-                _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
-                await stop.wait()
+        async with _open([link.transport for link in self._links]), asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(self._buffer.watch(), name="buffer watch")
+            emergency = tasks.create_task(self._emergency.run(self, stop), name="emergency")
+            self._deliveries = [
+                tasks.create_task(self._delivery.run(), name="delivery"),
+                tasks.create_task(self._leaves.run(), name="sensors' deliveries"),
+            ]
+            twins = [tasks.create_task(twin.run(), name=f"twin {name}") for name, twin in self._twins.items()]
+            bulletins = tasks.create_task(self._bulletins.run(), name="bulletins")
+            keys = tasks.create_task(self._keys.run(), name="key store watch")
+            rotation = tasks.create_task(self._rotation.run(), name="key rotation")
+            readers = [tasks.create_task(self._up.read(link), name=f"link {link.name}") for link in self._links]
+            polls = [
+                tasks.create_task(link.polled.run(), name=f"polls {link.name}")
+                for link in self._links
+                if link.polled is not None
+            ]
+            _log.info("gateway.started", gateway=self._name, version=__version__, links=len(self._links))
+            await stop.wait()
 
-                _log.info("gateway.stopping", gateway=self._name)
-                await _end([*polls, *twins, bulletins, keys, rotation])
-                await self._stop_reading(readers)
-                await _end(self._down.running())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LAST_DELIVERY_S):
-                        await self._intake.drained()
-                        self._buffer.drain()
-                        await self._buffer.emptied()
-                if self._intake.pending:
-                    _log.error("gateway.abandoned", records=self._intake.pending, reason=self._buffer.status().fault)
-                await _end([*self._deliveries, watch, emergency])
+            _log.info("gateway.stopping", gateway=self._name)
+            await _end([*polls, *twins, bulletins, keys, rotation])
+            await self._stop_reading(readers)
+            await _end(self._down.running())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_DELIVERY_S):
+                    await self._intake.drained()
+                    self._buffer.drain()
+                    await self._buffer.emptied()
+            if self._intake.pending:
+                _log.error("gateway.abandoned", records=self._intake.pending, reason=self._buffer.status().fault)
+            await _end([*self._deliveries, watch, emergency])
         status = self._buffer.status()
         _log.info("gateway.stopped", gateway=self._name, queued=sum(status.queued.values()))
 
@@ -319,6 +317,26 @@ class Gateway:
         if device is not None:
             about |= {"profile": device.link.codec.profile.name, "link_up": device.link.transport.is_up}
         return about
+
+
+@asynccontextmanager
+async def _open(transports: Sequence[Transport]) -> AsyncIterator[None]:
+    """Enter transports one after the other, and leave them together, as each may wait for its last output.
+
+    Raises:
+        TransportError: one can never be opened; those before it are left.
+    """
+    opened: list[Transport] = []
+    try:
+        for transport in transports:
+            await transport.__aenter__()
+            opened.append(transport)
+        yield
+    finally:
+        ends = [transport.__aexit__(None, None, None) for transport in opened]
+        for error in await asyncio.gather(*ends, return_exceptions=True):
+            if error is not None:
+                raise error
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

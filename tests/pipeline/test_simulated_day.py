@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from edge_gateway.buffer import Account
 from edge_gateway.records import Command, CommandStatus
 from edge_gateway.testbench.memory_hub import MemoryHub
+from edge_gateway.testbench.sensor_line import MemoryTransport
 from edge_gateway.testbench.virtual_time import run_virtual
 
 from .virtual_plant import books, running_plant
@@ -190,6 +192,24 @@ def test_a_command_that_the_framing_cannot_carry_is_invalid(tmp_path: Path) -> N
             assert status is CommandStatus.NO_ANSWER
 
     run_virtual(main())
+
+
+def test_many_links_are_left_in_the_time_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that take no more output hold up a stopping gateway once, and not one after the other."""
+    leave = MemoryTransport.__aexit__
+
+    async def main() -> float:
+        async def linger(transport: MemoryTransport, *reason: Any) -> None:
+            await asyncio.sleep(1.0)
+            await leave(transport, *reason)
+
+        monkeypatch.setattr(MemoryTransport, "__aexit__", linger)
+        async with running_plant(tmp_path, seed=4, sensors=8):
+            await asyncio.sleep(60)
+            stopped_s = asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() - stopped_s
+
+    assert run_virtual(main()) < 2.0
 
 
 def test_the_twin_replaces_the_rules_and_a_restart_keeps_them(tmp_path: Path) -> None:
