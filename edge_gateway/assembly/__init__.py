@@ -6,6 +6,7 @@ The rooms know nothing of each other and nothing of the configuration as a whole
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -156,7 +157,8 @@ async def open_gateway(
         _vocabulary(parts.codecs.values()),
         obeys=_obeys(config, parts.codecs),
         desired=_load_desired(desired_file),
-        save_desired=lambda desired: replace_durably(desired_file, orjson.dumps({"rules": desired})),
+        # Not by orjson, which does not write all that a twin may hold: numbers beyond 64 bits, half characters.
+        save_desired=lambda desired: replace_durably(desired_file, json.dumps({"rules": desired}).encode()),
     )
     reregistration = make_reregistration(config, parts.key_store, parts.keys, clock, rng)
     with ExitStack() as resources:

@@ -194,6 +194,21 @@ def test_a_command_that_the_framing_cannot_carry_is_invalid(tmp_path: Path) -> N
     run_virtual(main())
 
 
+@pytest.mark.parametrize("argument", [10**20, "\ud800"])
+def test_a_twin_with_odd_numbers_or_texts_does_not_end_the_gateway(tmp_path: Path, argument: Any) -> None:
+    """A number beyond 64 bits and half a character are JSON, too; the gateway goes on and obeys what comes next."""
+    command = {"name": "ping", "arguments": {"a": argument}}
+
+    async def main() -> None:
+        async with running_plant(tmp_path, seed=5, sensors=1) as plant:
+            await asyncio.sleep(10)
+            await plant.hub.desire({"rules": [FAN | {"name": "odd", "on_raise": command}], "$version": 2})
+            await plant.hub.desire({"rules": [FAN | {"name": "even"}], "$version": 3})
+            assert plant.hub.reported()["rules"] == {"value": ["even"], "ac": 200, "av": 3, "ad": ""}
+
+    run_virtual(main())
+
+
 def test_many_links_are_left_in_the_time_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that take no more output hold up a stopping gateway once, and not one after the other."""
     leave = MemoryTransport.__aexit__
