@@ -180,5 +180,5 @@ class _BrokerSession:
         answer = orjson.dumps(describe_result(result))
         try:
             await self._client.publish(self._broker.answer_topic(request), answer, qos=1)
-        except aiomqtt.MqttError as error:
+        except (aiomqtt.MqttError, ValueError) as error:  # the latter where the template makes a topic nobody can have
             _log.warning("uplink.answer_lost", request=request, reason=str(error))

@@ -96,6 +96,23 @@ async def test_a_command_that_the_broker_keeps_is_not_obeyed(broker: BrokerFarSi
     assert [event["topic"] for event in events if event["event"] == "uplink.command_retained"] == [f"{commands}/kept"]
 
 
+async def test_a_command_whose_answer_has_no_topic_ends_nothing(
+    broker: BrokerFarSide, gateway: RecordingDownlink
+) -> None:
+    """An empty last level makes an empty topic of a template that holds nothing else; the next command is answered."""
+    configured = uplink(broker, command_topic="edge-gateway/do/+", answer_topic="{request}")
+    body = b'{"device": "boiler", "command": "ping"}'
+    async with asyncio.timeout(TIME_LIMIT_S), configured.connect(gateway.downlink()) as session:
+        lost = asyncio.create_task(session.lost())
+        with log_events() as events:
+            broker.listener.publish("edge-gateway/do/", body)
+            broker.listener.publish("edge-gateway/do/edge-gateway", body)
+            await broker.listener.until(lambda: "edge-gateway" in dict(broker.listener.heard))
+        lost.cancel()
+        await asyncio.gather(lost, return_exceptions=True)
+    assert [event["request"] for event in events if event["event"] == "uplink.answer_lost"] == [""]
+
+
 async def test_a_password_others_can_read_is_not_used(broker: BrokerFarSide, gateway: RecordingDownlink) -> None:
     """The gateway does not send a password that is no secret, and goes on as soon as somebody has mended that."""
     password = broker.directory / "right"
