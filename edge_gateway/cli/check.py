@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ import typer
 from edge_gateway.assembly import check_parts, payload_key_store
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.load import load_config
-from edge_gateway.config.model import IotHubUplink, PathPort
+from edge_gateway.config.model import IotHubUplink, PathPort, ReplayPort
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.device_keys import missing_keys
 from edge_gateway.keystore.generations import Generations
 from edge_gateway.provisioning.identities import IDENTITIES_FILE, Identities
+from edge_gateway.transport.capture import read_capture
 
 
 def command(
@@ -30,6 +32,10 @@ def command(
         for link in settings.links
         if isinstance(link.port, PathPort) and not Path(link.port.path).exists()
     ]
+    for link in settings.links:
+        if isinstance(link.port, ReplayPort):
+            with closing(read_capture(link.port.replay)) as lines:
+                next(lines, None)
     payload_keys = payload_key_store(settings, parts.keys).names()
     if isinstance(settings.uplink, IotHubUplink):
         notes += _lacks_identity(

@@ -79,6 +79,19 @@ async def test_a_configuration_that_is_not_there_is_told(tmp_path: Path) -> None
     assert "No such file" in errors
 
 
+@pytest.mark.parametrize("subcommand", ["run", "check"])
+@pytest.mark.parametrize("content", [None, "not a capture", '{"capture": 1}\n{"t": 0, "link": "a", "hex": "0"}\n'])
+async def test_a_capture_that_cannot_be_played_is_refused(config: Path, subcommand: str, content: str | None) -> None:
+    """3 from `run` as from `check`, which promises that the gateway would start."""
+    capture = config.parent / "night.capture"
+    if content is not None:
+        capture.write_text(content)
+    change(config, "links", port={"replay": str(capture)})
+    code, output, errors = await edge_gateway(subcommand, "--config", str(config))
+    assert (code, output) == (3, "")
+    assert str(capture) in errors.splitlines()[-1]
+
+
 async def test_check_says_what_would_run(config: Path) -> None:
     """0, with what is declared, and a note for what is not there yet but would not hinder the start."""
     code, output, errors = await edge_gateway("check", "--json", "--config", str(config))
