@@ -65,7 +65,7 @@ def connection_error(error: BaseException, endpoint: str, *, shows_certificate: 
         match cause:
             case ssl.SSLCertVerificationError():
                 return UplinkRefused(
-                    f"shows a certificate that cannot be trusted: {cause.verify_message}",
+                    f"shows a certificate that cannot be trusted: {cause.verify_message.rstrip('.')}",
                     where=endpoint,
                     remedy="Check the host name, the clock, and ca_file",
                 )
