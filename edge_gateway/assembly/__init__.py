@@ -68,6 +68,8 @@ _log = structlog.get_logger()
 
 COUNTERS_FILE: Final = "counters.json"
 DESIRED_FILE: Final = "desired.json"
+MOST_CAPTURE_BYTES: Final = 1 << 30
+"""Hours of a busy site. A capture that was forgotten must not fill the disk that the buffer needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,9 @@ async def open_gateway(
     )
     reregistration = make_reregistration(config, parts.key_store, parts.keys, clock, rng)
     with ExitStack() as resources:
-        writer = resources.enter_context(CaptureWriter(capture, clock=clock)) if capture is not None else None
+        writer = None
+        if capture is not None:
+            writer = resources.enter_context(CaptureWriter(capture, max_bytes=MOST_CAPTURE_BYTES, clock=clock))
         offload_keys = offload or resources.enter_context(Worker("keys"))
         keys = KeyStoreWatch(parts.keys, offload_keys)
         if offload is None:

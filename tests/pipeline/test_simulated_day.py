@@ -9,11 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
+from edge_gateway import assembly
 from edge_gateway.buffer import Account
 from edge_gateway.records import Command, CommandStatus
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.sensor_line import MemoryTransport
 from edge_gateway.testbench.virtual_time import run_virtual
+from edge_gateway.transport.capture import read_capture
 
 from .virtual_plant import books, running_plant
 
@@ -205,6 +207,23 @@ def test_a_twin_with_odd_numbers_or_texts_does_not_end_the_gateway(tmp_path: Pat
             await plant.hub.desire({"rules": [FAN | {"name": "odd", "on_raise": command}], "$version": 2})
             await plant.hub.desire({"rules": [FAN | {"name": "even"}], "$version": 3})
             assert plant.hub.reported()["rules"] == {"value": ["even"], "ac": 200, "av": 3, "ad": ""}
+
+    run_virtual(main())
+
+
+def test_a_capture_that_nobody_ends_does_not_take_the_disk_from_the_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends at its bound, with whole lines, and the readings go on."""
+    monkeypatch.setattr(assembly, "MOST_CAPTURE_BYTES", 1000)
+    capture = tmp_path / "forgotten.capture"
+
+    async def main() -> None:
+        async with running_plant(tmp_path, seed=4, sensors=2, capture=capture) as plant:
+            await asyncio.sleep(600)
+            assert len(list(read_capture(capture))) > 5
+            assert capture.stat().st_size <= 1000
+            assert plant.gateway.status()["account"]["delivered"] > 100
 
     run_virtual(main())
 

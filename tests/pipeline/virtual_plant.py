@@ -50,6 +50,7 @@ async def running_plant(
     hub: MemoryHub | None = None,
     identities: Mapping[str, MemoryHub] | None = None,
     clock: VirtualClock | None = None,
+    capture: Path | None = None,
     **more: Any,
 ) -> AsyncIterator[Plant]:
     """Start everything; on leaving, sensors fall silent, the gateway goes down in order, and everything is closed."""
@@ -101,6 +102,7 @@ async def running_plant(
         parts,
         clock=clock,
         rng=random.Random(seed),
+        capture=capture,
         make_transport=transport,
         uplink=hub,
         sensors=SensorUplinks(dict(identities or {})),
