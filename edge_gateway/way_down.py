@@ -42,6 +42,14 @@ class WayDown:
 
     async def run(self, command: Command) -> CommandResult:
         """Bring a command to its device and say how it ended. Never raises."""
+        try:
+            return await self._carry_out(command)
+        except Exception:
+            # A fault of ours. It must not end the gateway, as a hub brings what is not settled time and again.
+            _log.exception("command.failed", device=command.device, command=command.name, source=command.source)
+            return CommandResult(CommandStatus.NO_ANSWER, "the gateway itself has failed at it; its log says how")
+
+    async def _carry_out(self, command: Command) -> CommandResult:
         device = self._roster.get(command.device)
         if device is None and command.device == self._name:
             return await self._own_commands.run(command)

@@ -159,7 +159,7 @@ async def open_gateway(
         _vocabulary(parts.codecs.values()),
         obeys=_obeys(config, parts.codecs),
         desired=_load_desired(desired_file),
-        # Not by orjson, which does not write all that a twin may hold: numbers beyond 64 bits, half characters.
+        # Not by orjson, which knows less than a twin may hold: no numbers beyond 64 bits, no half characters.
         save_desired=lambda desired: replace_durably(desired_file, json.dumps({"rules": desired}).encode()),
     )
     reregistration = make_reregistration(config, parts.key_store, parts.keys, clock, rng)
@@ -228,10 +228,10 @@ def _vocabulary(codecs: Iterable[Codec]) -> dict[str, Vocabulary]:
 
 def _load_desired(path: Path) -> Sequence[Any] | None:
     try:
-        document = orjson.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, orjson.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         # The hub has the original and sends it again with the next connection.
         _log.warning("desired.unreadable", path=str(path), error=type(error).__name__)
         return None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from edge_gateway import assembly
 from edge_gateway.buffer import Account
+from edge_gateway.framing.cobs import CobsFramer
 from edge_gateway.records import Command, CommandStatus
 from edge_gateway.testbench.memory_hub import MemoryHub
 from edge_gateway.testbench.sensor_line import MemoryTransport
@@ -244,6 +246,28 @@ def test_many_links_are_left_in_the_time_of_one(tmp_path: Path, monkeypatch: pyt
         return asyncio.get_running_loop().time() - stopped_s
 
     assert run_virtual(main()) < 2.0
+
+
+def test_a_fault_of_ours_in_a_command_does_not_end_the_gateway(tmp_path: Path) -> None:
+    """The asker is told, the log holds it, and readings and other commands go on."""
+
+    def broken(*_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with running_plant(tmp_path, seed=4, sensors=2) as plant:
+            await asyncio.sleep(20)
+            with pytest.MonkeyPatch.context() as fault, capture_logs() as logs:
+                fault.setattr(CobsFramer, "encode", broken)
+                status, detail = await _command(plant.hub, "climate-1", "set-relay", state=1)
+            assert status is CommandStatus.NO_ANSWER
+            assert "its log says how" in detail
+            assert [each["command"] for each in logs if each["event"] == "command.failed"] == ["set-relay"]
+            status, _ = await _command(plant.hub, "climate-1", "set-relay", state=1)
+            assert status is CommandStatus.ACKNOWLEDGED
+        assert plant.account.faults() == []
+
+    run_virtual(main())
 
 
 def test_the_twin_replaces_the_rules_and_a_restart_keeps_them(tmp_path: Path) -> None:
