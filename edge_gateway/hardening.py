@@ -96,7 +96,7 @@ def check_modes(directory: Path, *, user_id: int | None = None) -> list[ModeProb
         raise ConfigError(
             f"cannot be looked at: {error.strerror}",
             where=str(error.filename or directory),
-            remedy="Run as the gateway's user",
+            remedy="See that it is a directory, and run as the gateway's user",
         ) from error
 
 
