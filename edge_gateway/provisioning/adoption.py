@@ -18,9 +18,11 @@ from typing import Final
 
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore, Secret
-from edge_gateway.keystore.generations import destroy_before, newest_generation, put_generation
+from edge_gateway.keystore.generations import Generations, destroy_before, generation_name, put_generation
 from edge_gateway.provisioning.connection_string import ConnectionString
 from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
+from edge_gateway.provisioning.dps_answers import Assigned
+from edge_gateway.provisioning.errors import ProvisioningRefused
 from edge_gateway.provisioning.identities import Identities, Identity, Method
 from edge_gateway.provisioning.registration import Registration
 from edge_gateway.provisioning.symmetric_keys import (
@@ -170,6 +172,8 @@ class Adopter:
     async def by_stored_key(self, client: DpsClient, registration_id: str, method: Method) -> Identity:
         """Ask the provisioning service again, by the key that an enrolment has given before: which hub is it now.
 
+        A key that was rotated at the hub since is none of the enrolment's, which may be an older generation then.
+
         Args:
             client: of the service.
             registration_id: the service's name for this gateway.
@@ -180,13 +184,24 @@ class Adopter:
             ProvisioningError: the service says no, or nothing.
             KeyStoreError: the store does not sign.
         """
-        stored = await asyncio.to_thread(newest_generation, self.store, self.key)
-        assigned = await client.register(registration_id, BySymmetricKey(signing_by(self.store, stored)))
+        assigned = await self._register_by_any(client, registration_id)
         identity = Identity("", assigned.host_name, assigned.device_id, self.key, method)
         identity = self._registered(identity, client, registration_id)
         self._check(identity)
         self.identities.put(identity)
         return identity
+
+    async def _register_by_any(self, client: DpsClient, registration_id: str) -> Assigned:
+        """Register by the newest generation of the key that the service accepts; else raise as for the newest."""
+        numbers = Generations(await asyncio.to_thread(self.store.names)).of(self.key) or [1]
+        refusals: list[ProvisioningRefused] = []
+        for number in numbers:
+            proof = BySymmetricKey(signing_by(self.store, generation_name(self.key, number)))
+            try:
+                return await client.register(registration_id, proof)
+            except ProvisioningRefused as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
 
     def _registered(self, identity: Identity, client: DpsClient, registration_id: str) -> Identity:
         """The identity, with the place it was had from."""

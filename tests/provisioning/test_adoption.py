@@ -16,7 +16,7 @@ from edge_gateway.provisioning.adoption import CHALLENGE_KEY, Adopter, tpm_regis
 from edge_gateway.provisioning.connection_string import ConnectionString, parse_connection_string
 from edge_gateway.provisioning.errors import ProvisioningRefused
 from edge_gateway.provisioning.identities import Identities, Identity
-from edge_gateway.provisioning.symmetric_keys import holds, keep_key, read_key
+from edge_gateway.provisioning.symmetric_keys import holds, keep_generation, keep_key, read_key
 from edge_gateway.testbench.certificates import self_signed_certificate
 from edge_gateway.testbench.cloud.identity import Thumbprints
 from edge_gateway.testbench.cloud.provisioning.enrolments import IndividualEnrolment, drawn_keys
@@ -137,6 +137,27 @@ async def test_a_key_that_the_service_refuses(site: Site, adopter: Adopter, stor
         with pytest.raises(ProvisioningRefused):
             await adopter.by_symmetric_key(client, "gw-17", secret(OTHER_KEYS.primary))
     assert site.admits("gw-17", store, "gateway")
+
+
+async def test_a_key_rotated_at_the_hub(site: Site, adopter: Adopter, store: SoftwareKeyStore) -> None:
+    """It is none of the enrolment's: by the one before it the service still says which hub the gateway has."""
+    site.dps.add_enrolment(IndividualEnrolment("gw-17", KEYS))
+    async with site.client() as client:
+        await adopter.by_symmetric_key(client, "gw-17", secret())
+        keep_generation(store, "gateway", secret(OTHER_KEYS.primary))
+        identity = await adopter.by_stored_key(client, "gw-17", "dps-symmetric-key")
+    assert identity == Identity("", site.hub.host_name, "gw-17", "gateway", "dps-symmetric-key")
+    assert store.names() == ["gateway", generation_name("gateway", 2)]
+
+
+async def test_no_key_of_the_enrolment_is_left(site: Site, adopter: Adopter, store: SoftwareKeyStore) -> None:
+    """The service's refusal is told."""
+    site.dps.add_enrolment(IndividualEnrolment("gw-17", KEYS))
+    for _ in range(2):
+        keep_generation(store, "gateway", secret(drawn_keys().primary))
+    async with site.client() as client:
+        with pytest.raises(ProvisioningRefused, match="does not accept"):
+            await adopter.by_stored_key(client, "gw-17", "dps-symmetric-key")
 
 
 async def test_a_certificate(site: Site, adopter: Adopter, store: SoftwareKeyStore, tmp_path: Path) -> None:
