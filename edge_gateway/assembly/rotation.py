@@ -12,7 +12,7 @@ from typing import Final
 from edge_gateway.assembly.certificates import certified_tls, open_certificate_key
 from edge_gateway.assembly.keys import DATA_KEYS_DIRECTORY, KEYS_DIRECTORY, data_keys
 from edge_gateway.clock import Clock
-from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.model import GatewayConfig, IotHubUplink
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.generations import age_s, newest_generation
@@ -46,6 +46,27 @@ def make_keyring(config: GatewayConfig, keys: KeyStore, clock: Clock) -> Keyring
     )
 
 
+def goes_by_provisioning(config: GatewayConfig) -> bool:
+    """Whether the gateway is at the hub who it was provisioned as, and not who its configuration names."""
+    return isinstance(config.uplink, IotHubUplink) and config.uplink.host_name is None
+
+
+def identity_keys(config: GatewayConfig) -> list[str]:
+    """Names of the keys by which the gateway and its sensors prove at the hub who they are.
+
+    Raises:
+        ConfigError: the identities cannot be read.
+    """
+    uplink = config.uplink
+    if not isinstance(uplink, IotHubUplink):
+        return []
+    identities = Identities(config.gateway.data_directory / IDENTITIES_FILE)
+    if goes_by_provisioning(config):
+        return [each.key for each in identities if each.key]
+    own = [uplink.key] if uplink.certificate_file is None else []
+    return [*own, *(each.key for each in identities.leaves.values())]
+
+
 def make_reregistration(
     config: GatewayConfig, raw: KeyStore, keys: RevocableKeyStore, clock: Clock, rng: random.Random
 ) -> Reregistration:
@@ -54,7 +75,7 @@ def make_reregistration(
     def tls(ca_file: Path | None, certificate_file: Path, key: str) -> ssl.SSLContext:
         return certified_tls(ca_file, certificate_file, open_certificate_key(raw, keys, key))
 
-    path = config.gateway.data_directory / IDENTITIES_FILE
+    path = config.gateway.data_directory / IDENTITIES_FILE if goes_by_provisioning(config) else None
     return Reregistration(keys, path, clock=clock, rng=rng, certified_tls=tls)
 
 
@@ -94,7 +115,7 @@ def make_rotation(
 
     return KeyRotation(
         keys,
-        lambda: Identities(data_directory / IDENTITIES_FILE),
+        lambda: identity_keys(config),
         key_age_s,
         lambda: list(own()),
         refused=keyring.refused,

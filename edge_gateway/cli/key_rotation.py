@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from edge_gateway.assembly.rotation import make_reregistration
+from edge_gateway.assembly.rotation import goes_by_provisioning, make_reregistration
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.emergency import RevocableKeyStore
@@ -65,6 +65,8 @@ def registers_by_tpm(settings: GatewayConfig, name: str) -> bool:
     Raises:
         ConfigError: the identities cannot be read.
     """
+    if not goes_by_provisioning(settings):
+        return False
     own = Identities(settings.gateway.data_directory / IDENTITIES_FILE).own
     return own is not None and own.key == name and own.method == "dps-tpm" and bool(own.registration)
 

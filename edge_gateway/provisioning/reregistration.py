@@ -30,7 +30,7 @@ class Reregistration:
 
     Args:
         store: has its key; gets a new one.
-        identities_file: has its identity; gets what the service says.
+        identities_file: has its identity; gets what the service says. None if it goes by no such identity.
         clock: tokens end at a wall time.
         rng: jitter.
         certified_tls: gives TLS settings for a certificate whose key the store holds, by `ca_file`, the certificate's
@@ -40,7 +40,7 @@ class Reregistration:
     def __init__(
         self,
         store: KeyStore,
-        identities_file: Path,
+        identities_file: Path | None,
         *,
         clock: Clock,
         rng: random.Random,
@@ -58,7 +58,7 @@ class Reregistration:
         Raises:
             ConfigError: the identities cannot be read.
         """
-        own = Identities(self._identities_file).own
+        own = None if self._identities_file is None else Identities(self._identities_file).own
         return own if own is not None and own.registration else None
 
     async def register_if_possible(self) -> bool:
@@ -82,14 +82,14 @@ class Reregistration:
         from edge_gateway.provisioning.adoption import Adopter
         from edge_gateway.provisioning.dps import DpsClient
 
-        identities = Identities(self._identities_file)
-        own = identities.own
-        if own is None or not own.registration:
+        own = await asyncio.to_thread(self.identity)
+        if own is None or self._identities_file is None:
             raise ConfigError(
                 "the gateway has its identity from no provisioning service",
-                where=str(self._identities_file),
+                where=str(self._identities_file or "uplink"),
                 remedy="Bring it another one: edge-gateway provision",
             )
+        identities = Identities(self._identities_file)
         ca_file = Path(own.registration_ca_file) if own.registration_ca_file else None
         at = Registration.parse(own.registration, ca_file)
         async with DpsClient(

@@ -20,7 +20,6 @@ import structlog
 from edge_gateway.errors import GatewayError
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.generations import Generations
-from edge_gateway.provisioning.identities import Identities
 
 _log = structlog.get_logger()
 
@@ -58,7 +57,7 @@ class KeyRotation:
 
     Args:
         store: has the identities' keys.
-        identities: the gateway's and its sensors'.
+        identity_keys: names of the keys that prove who the gateway and its sensors are. Blocks; raises a GatewayError.
         key_age_s: how old a key is, by its name in the store; None if that is not known. Blocks.
         own: what can be rotated here now. Blocks.
         refused: the names of keys that the hub has refused of late.
@@ -68,7 +67,7 @@ class KeyRotation:
     def __init__(
         self,
         store: KeyStore,
-        identities: Callable[[], Identities],
+        identity_keys: Callable[[], Iterable[str]],
         key_age_s: Callable[[str], float | None],
         own: Callable[[], Iterable[OwnRotation]],
         *,
@@ -76,7 +75,7 @@ class KeyRotation:
         rotate_after_s: float | None,
     ) -> None:
         self._store = store
-        self._identities = identities
+        self._identity_keys = identity_keys
         self._key_age_s = key_age_s
         self._own = own
         self._refused = refused
@@ -157,10 +156,10 @@ class KeyRotation:
         """The keys of identities that are not rotated here, of that age."""
         generations = Generations(self._store.names())
         left = []
-        for identity in self._identities():
-            newest = generations.newest(identity.key) if identity.key and identity.key not in own else None
+        for key in self._identity_keys():
+            newest = generations.newest(key) if key not in own else None
             if newest is not None and (after_s is None or (self._key_age_s(newest) or 0.0) >= after_s):
-                left.append(identity.key)
+                left.append(key)
         return left
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from edge_gateway.assembly.rotation import make_keyring, make_reregistration, make_rotation
+from edge_gateway.clock import SystemClock
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import KeyStoreUnavailable
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.generations import generation_name
@@ -23,6 +30,9 @@ from tests.testbench.cloud.test_dps_challenge import SoftwareTpm
 
 DAY_S = 86_400.0
 HUB = "hub.example"
+NAMED = {"kind": "iot-hub", "host_name": HUB, "device_id": "gw-18"}
+NAMED_BY_CERTIFICATE = {**NAMED, "certificate_file": "gateway.pem", "private_key_file": "gateway.key"}
+BROKER = {"kind": "mqtt", "host": "broker.example"}
 
 
 class Ages:
@@ -67,7 +77,8 @@ def make(store: SoftwareKeyStore, identities: Identities, ages: Ages) -> Callabl
         ages.days[key] = 100.0
 
     def made(*own: Made, after_s: float | None = 90 * DAY_S) -> KeyRotation:
-        return KeyRotation(store, lambda: identities, ages, lambda: [each.own for each in own], rotate_after_s=after_s)
+        keys = [each.key for each in identities]
+        return KeyRotation(store, lambda: keys, ages, lambda: [each.own for each in own], rotate_after_s=after_s)
 
     return made
 
@@ -157,6 +168,36 @@ async def test_without_a_schedule_nothing_is_done(make: Callable[..., KeyRotatio
     assert made.count == 0
 
 
+@pytest.mark.parametrize(("uplink", "told"), [(NAMED, ["gateway"]), (NAMED_BY_CERTIFICATE, []), (BROKER, [])])
+async def test_an_identity_of_the_configuration(
+    store: SoftwareKeyStore, identities: Identities, tmp_path: Path, uplink: dict[str, str], told: list[str]
+) -> None:
+    """Its key, if it goes by one, is told of when it is overdue; one that was provisioned earlier is nobody's any more.
+
+    So that is not registered again: its new key would come before the one of the configuration.
+    """
+    registration = "https://dps.example/0ne1/registrations/gw-17"
+    identities.put(Identity("", HUB, "gw-17", "gateway", "dps-tpm", registration=registration))
+    store.put("gateway", Secret(bytes(32)))
+    os.utime(tmp_path / "keys" / "gateway.key", (0, 0))
+    link = {"name": "a", "port": {"path": "/dev/null"}, "profile": "reference-climate"}
+    gateway = {"name": "plant-3", "data_directory": str(tmp_path)}
+    config = GatewayConfig.model_validate({"gateway": gateway, "links": [link], "uplink": uplink})
+    keys, clock = RevocableKeyStore(store), SystemClock()
+    again = make_reregistration(config, store, keys, clock, random.Random(1))
+    buffer = Made("buffer", 1)
+
+    async def rotate_buffer_key() -> int:
+        await buffer.rotate()
+        return buffer.count
+
+    rotation = make_rotation(config, keys, make_keyring(config, keys, clock), rotate_buffer_key, again, clock)
+    assert (await rotation.rotate_due(90 * DAY_S)).failed == {}
+    assert rotation.overdue == told
+    assert (await rotation.rotate_now()).done == ["buffer"]
+    assert not await again.register_if_possible()
+
+
 @pytest.fixture(scope="module")
 def tpm() -> SoftwareTpm:
     return SoftwareTpm()
@@ -179,7 +220,7 @@ async def test_a_tpm_registers_again(site: Site, tmp_path_factory: pytest.TempPa
     await register()
     again: Callable[[], Awaitable[object]] = register
     own = OwnRotation("gateway", again, lambda: None)
-    rotation = KeyRotation(store, lambda: identities, lambda _: None, lambda: [own], rotate_after_s=None)
+    rotation = KeyRotation(store, lambda: ["gateway"], lambda _: None, lambda: [own], rotate_after_s=None)
     assert (await rotation.rotate_now()).done == ["gateway"]
     assert store.names() == ["gateway", generation_name("gateway", 2)]
     assert site.admits("plant-3", store, "gateway")
