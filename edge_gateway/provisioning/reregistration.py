@@ -51,6 +51,7 @@ class Reregistration:
         self._clock = clock
         self._rng = rng
         self._certified_tls = certified_tls
+        self._registering = asyncio.Lock()
 
     def identity(self) -> Identity | None:
         """Of the gateway, if it can be registered again. Blocks for a moment.
@@ -69,7 +70,7 @@ class Reregistration:
         return True
 
     async def register(self) -> Identity:
-        """Register again, and return what the gateway is now.
+        """Register again, and return what the gateway is now. Who comes meanwhile waits: a TPM takes one challenge.
 
         Raises:
             ConfigError: it did not come by a service, or the identities cannot be read or written.
@@ -79,6 +80,10 @@ class Reregistration:
         # Imported when needed: HTTPS takes 14 MiB, and most gateways register once in their life. In a thread, as links
         # are read meanwhile.
         await asyncio.to_thread(importlib.import_module, "edge_gateway.provisioning.adoption")
+        async with self._registering:
+            return await self._register()
+
+    async def _register(self) -> Identity:
         from edge_gateway.provisioning.adoption import Adopter
         from edge_gateway.provisioning.dps import DpsClient
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edge_gateway.keystore.generations import generation_name
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning.adoption import Adopter
 from edge_gateway.provisioning.identities import Identities, Identity
+from edge_gateway.provisioning.reregistration import Reregistration
 from edge_gateway.provisioning.rotation import KeyRotation, OwnRotation
 from edge_gateway.testbench.cloud.provisioning.enrolments import IndividualEnrolment
 from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey
@@ -224,3 +226,27 @@ async def test_a_tpm_registers_again(site: Site, tmp_path_factory: pytest.TempPa
     assert (await rotation.rotate_now()).done == ["gateway"]
     assert store.names() == ["gateway", generation_name("gateway", 2)]
     assert site.admits("plant-3", store, "gateway")
+
+
+async def test_two_reasons_to_register_at_once(
+    site: Site, tmp_path: Path, identities: Identities, tpm: SoftwareTpm
+) -> None:
+    """The hub refuses the gateway while its key is rotated: neither spoils the other's challenge."""
+    store = AttestingStore(tmp_path / "keys", tpm)
+    site.dps.add_enrolment(
+        IndividualEnrolment(tpm.registration_id, EndorsementKey.parse(tpm.endorsement_key), "plant-3")
+    )
+    async with site.client() as client:
+        adopter = Adopter(store, identities, "gateway", ca_file=site.ca_file)
+        await adopter.by_tpm(client, tpm.registration_id, store)
+    again = Reregistration(
+        store, tmp_path / "identities.json", clock=SystemClock(), rng=random.Random(1), certified_tls=no_certificate
+    )
+    await asyncio.gather(again.register(), again.register())
+    assert store.names() == [generation_name("gateway", 2), generation_name("gateway", 3)]
+    assert site.admits("plant-3", store, "gateway")
+
+
+def no_certificate(_ca_file: Path | None, _certificate_file: Path, _key: str) -> ssl.SSLContext:
+    """For a gateway that has none."""
+    raise AssertionError("a TPM proves this one")
