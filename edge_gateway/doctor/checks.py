@@ -314,6 +314,8 @@ CHECKS: Final = (
             hub.NO_DEVICE,
             hub.DISABLED,
             hub.KEY_WRONG,
+            hub.TPM_KEY_WRONG,
+            hub.NEWEST_KEY_REFUSED,
             hub.OTHER_PROOF,
             hub.REGISTRY_CLOSED,
             hub.UNAVAILABLE,

@@ -10,7 +10,7 @@ import asyncio
 import os
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from cryptography import x509
@@ -25,7 +25,7 @@ from edge_gateway.doctor.network import Endpoint, connection
 from edge_gateway.doctor.service_access import is_among, service_access
 from edge_gateway.doctor.site import HubIdentity, Site
 from edge_gateway.errors import ConfigError, KeyStoreError, UplinkError
-from edge_gateway.keystore.generations import newest_generation
+from edge_gateway.keystore.generations import Generations, generation_name
 from edge_gateway.uplink.sas import sas_token
 from edge_gateway.uplink.tls import client_context
 
@@ -53,6 +53,19 @@ KEY_WRONG: Final = Fault(
     "hub.key-wrong",
     "the key {key} in the key store is neither of the two that the hub has for {device}",
     "`{edge_gateway} keys {bring} {key} --config {config}`, paste the device's primary key and press Ctrl-D",
+)
+TPM_KEY_WRONG: Final = Fault(
+    "hub.tpm-key-wrong",
+    "the key {key} in the TPM is neither of the two that the hub has for {device}: the provisioning service has made "
+    "another one since, or somebody else has",
+    "`{edge_gateway} keys rotate {key} --config {config}` has the provisioning service make a new one for this TPM; "
+    "nobody brings it",
+)
+NEWEST_KEY_REFUSED: Final = Fault(
+    "hub.newest-key-refused",
+    "the hub does not take the newest key, {newest}; the gateway goes by an older one, {older}",
+    "Have that key set at the hub. If it is the wrong one: `{edge_gateway} keys remove {newest} --config {config}`",
+    Level.WARNING,
 )
 OTHER_PROOF: Final = Fault(
     "hub.other-proof",
@@ -129,8 +142,10 @@ _LOGS_IN_WITHIN_S: Final = 6.0
 _ENDS_SOON_S: Final = 30 * 86_400
 """As most who issue certificates renew them: a journey to the box can be arranged in that time."""
 _TOKEN_S: Final = 300
+_UNAUTHORIZED: Final = 401
 _CONNECTION_REFUSED_ID, _UNAVAILABLE, _BAD_LOGIN, _NOT_AUTHORIZED = 2, 3, 4, 5
 """Return codes of a CONNACK (MQTT 3.1.1, table 3.1)."""
+_REFUSED: Final = (_BAD_LOGIN, _NOT_AUTHORIZED)
 
 
 class _Login(NamedTuple):
@@ -170,24 +185,29 @@ async def check_admission(site: Site) -> Findings:
         finding = OFFLINE.found("its status", what=state["fault"] or "it is about to connect")
         return [finding if site.learnt.hub is None else await _reason(site, site.learnt.hub, finding)]
     host, port = Endpoint.of(site)
-    login = await asyncio.to_thread(_login, site)
-    places = {"host": host, "port": port, "client_id": login.client_id}
+    places: dict[str, Any] = {"host": host, "port": port}
+    keys = await asyncio.to_thread(_keys_to_try, site)
     try:
-        async with asyncio.timeout(_LOGS_IN_WITHIN_S), connection(site, host, port, login.context) as (reader, writer):
-            writer.write(connect_packet(login.client_id, login.username, login.password))
-            code = connack_code(await reader.readexactly(CONNACK_BYTES))
-            writer.write(DISCONNECT)
+        for stored in keys:
+            login = await asyncio.to_thread(_login, site, stored)
+            places["client_id"] = login.client_id
+            code = await _code(site, host, port, login)
+            if code not in _REFUSED:
+                break
     except TimeoutError:
         return [LOGIN_SILENT.found("no CONNACK in time", **places)]
     except (OSError, EOFError) as error:
         return [HANGS_UP.found(f"{type(error).__name__} in place of a CONNACK", **places)]
     evidence = f"CONNACK {code}"
     match code:
-        case 0:
+        case 0 if stored == keys[0]:
             return []
+        case 0:
+            tools = {"edge_gateway": site.edge_gateway, "config": site.config_argument}
+            return [NEWEST_KEY_REFUSED.found(evidence, newest=keys[0], older=stored, **tools)]
         case _ if code == _UNAVAILABLE:
             return [UNAVAILABLE.found(evidence, **places)]
-        case _ if code in (_BAD_LOGIN, _NOT_AUTHORIZED):
+        case _ if code in _REFUSED:
             if site.learnt.hub is None:
                 return [LOGIN_WRONG.found(evidence, **places)]
             known = site.learnt.hub
@@ -203,17 +223,19 @@ async def check_message(site: Site) -> Findings:
     """Whether the hub takes a message; sends one, over HTTPS, which does not disturb a running gateway."""
     known = site.hub
     host = known.host_name
-    token = await asyncio.to_thread(_device_token, site, known)
     try:
-        answer = await ask(
-            site,
-            "POST",
-            f"https://{host}/devices/{quote(known.device_id, safe='')}/messages/events?api-version={API_VERSION}",
-            token=token,
-            headers={"iothub-app-source": "edge-gateway-doctor"},
-            body=b"[]",
-            ca_file=site.config.uplink.ca_file,
-        )
+        for stored in await asyncio.to_thread(_generations, site, known):
+            answer = await ask(
+                site,
+                "POST",
+                f"https://{host}/devices/{quote(known.device_id, safe='')}/messages/events?api-version={API_VERSION}",
+                token=await asyncio.to_thread(_device_token, site, known, stored),
+                headers={"iothub-app-source": "edge-gateway-doctor"},
+                body=b"[]",
+                ca_file=site.config.uplink.ca_file,
+            )
+            if answer.status != _UNAUTHORIZED:
+                break
     except UplinkError as error:
         return [NO_HTTPS.found(error.where, what=error.what)]
     places = {"host": host, "status": answer.status}
@@ -246,7 +268,23 @@ def may_log_in(site: Site) -> bool:
     return site.is_running or site.learnt.may_sign or in_a_file
 
 
-def _login(site: Site) -> _Login:
+async def _code(site: Site, host: str, port: int, login: _Login) -> int | None:
+    """What the server answers to a login: the return code of its CONNACK; None if that is none."""
+    async with asyncio.timeout(_LOGS_IN_WITHIN_S), connection(site, host, port, login.context) as (reader, writer):
+        writer.write(connect_packet(login.client_id, login.username, login.password))
+        code = connack_code(await reader.readexactly(CONNACK_BYTES))
+        writer.write(DISCONNECT)
+    return code
+
+
+def _keys_to_try(site: Site) -> list[str]:
+    """The keys to log in by, one after the other, as the gateway does; an empty name where it goes by none."""
+    if isinstance(site.config.uplink, MqttUplink) or site.hub.certificate_file is not None:
+        return [""]
+    return _generations(site, site.hub)
+
+
+def _login(site: Site, stored: str) -> _Login:
     uplink = site.config.uplink
     context = client_context(uplink.ca_file, *_certificate(site))
     if not isinstance(uplink, MqttUplink):
@@ -254,7 +292,7 @@ def _login(site: Site) -> _Login:
         username = (
             f"{known.host_name}/{known.device_id}/?api-version={API_VERSION}&DeviceClientType=edge-gateway-doctor"
         )
-        token = None if known.certificate_file is not None else _device_token(site, known).encode()
+        token = _device_token(site, known, stored).encode() if stored else None
         return _Login(known.device_id, username, token, context)
     password = uplink.password_file.read_bytes().strip() if uplink.password_file is not None else None
     return _Login(uplink.client_id or site.config.gateway.name, uplink.username, password, context)
@@ -278,10 +316,15 @@ def _certificate(site: Site) -> tuple[Path | None, Path | HeldKey | None]:
     return owner.certificate_file, tpm_of(site.keys).certificate_key(owner.certificate_key)
 
 
-def _device_token(site: Site, known: HubIdentity) -> str:
+def _generations(site: Site, known: HubIdentity) -> list[str]:
+    """What the store calls the generations of the gateway's key, the newest first."""
+    return [generation_name(known.key, number) for number in Generations(site.keys.names()).of(known.key)]
+
+
+def _device_token(site: Site, known: HubIdentity, stored: str) -> str:
     resource = f"{known.host_name}/devices/{known.device_id}"
     expiry_s = site.clock.now_ns() // NS_PER_S + _TOKEN_S
-    return sas_token(site.keys, newest_generation(site.keys, known.key), resource, expiry_s)
+    return sas_token(site.keys, stored, resource, expiry_s)
 
 
 async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding:
@@ -313,10 +356,12 @@ async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding
         case 200, {"authentication": {"symmetricKey": {"primaryKey": str(one), "secondaryKey": str(two)}}}:
             if not site.learnt.may_sign:
                 return otherwise
-            key = await asyncio.to_thread(newest_generation, site.keys, known.key)
-            if not await asyncio.to_thread(is_among, site.keys, key, (one, two), os.urandom(16)):
-                bring = "import" if key == known.key else "rotate"
-                return KEY_WRONG.found("the registry; its keys were compared and not kept", bring=bring, **places)
-            return otherwise
+            stored = await asyncio.to_thread(_generations, site, known)
+            for each in stored:
+                if await asyncio.to_thread(is_among, site.keys, each, (one, two), os.urandom(16)):
+                    return otherwise
+            bring = "import" if stored == [known.key] else "rotate"
+            wrong = TPM_KEY_WRONG if known.is_by_tpm else KEY_WRONG
+            return wrong.found("the registry; its keys were compared and not kept", bring=bring, **places)
         case _:
             return REGISTRY_CLOSED.found(f"HTTP {answer.status}", **places)

@@ -59,6 +59,7 @@ def check_identity(site: Site) -> Findings:
         Path(own.private_key_file) if own.private_key_file else None,
         own.certificate_key or None,
         own.gateway_host_name or parent,
+        own.method == "dps-tpm" and bool(own.registration),
     )
     return []
 

@@ -66,6 +66,8 @@ class HubIdentity(NamedTuple):
     """Name of the key to the certificate, if that is in a TPM."""
     parent: str = ""
     """The IoT Edge device to go through, if any."""
+    is_by_tpm: bool = False
+    """Whether the provisioning service makes its key, for the TPM that proves it."""
 
 
 @dataclass(slots=True)

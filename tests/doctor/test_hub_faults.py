@@ -15,11 +15,12 @@ import pytest
 from edge_gateway.doctor import network, server
 from edge_gateway.doctor.site import Resolver
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.generations import generation_name
 from edge_gateway.provisioning.identities import Identities, Identity
 from edge_gateway.testbench import FaultProxy, LocalAuthority, ProxyMode, ServerCertificate, free_loopback_address
 from edge_gateway.testbench.certificates import self_signed_certificate
 from edge_gateway.testbench.cloud.identity import Thumbprints
-from tests.doctor.healthy_box import DEVICE, HealthyBox, ShiftedClock, box_with_hub, only
+from tests.doctor.healthy_box import DEVICE, HealthyBox, ShiftedClock, box_with_hub, follow, only
 
 HUB = "plant.azure-devices.net"
 
@@ -82,6 +83,30 @@ async def test_a_wrong_key(healthy: HealthyBox) -> None:
     finding = only(await healthy.find(registry=registry_of(healthy)), "hub.key-wrong", "keys import gateway")
     identity = healthy.hub.hub.identity(DEVICE)
     assert identity.primary_key not in repr(finding)
+
+
+async def test_a_key_that_the_hub_is_not_told_of_yet(healthy: HealthyBox) -> None:
+    """The gateway goes by the key before it, so that is no fault, and a message gets through; it is told."""
+    healthy.put_key(bytes(32), generation_name("gateway", 2))
+    for registry in (None, registry_of(healthy)):
+        findings = await healthy.find(registry=registry, sends=True)
+        finding = only(findings, "hub.newest-key-refused", f"keys remove {generation_name('gateway', 2)}")
+        assert not finding.is_fault
+    assert healthy.hub.hub.statistics.messages == 2
+    await follow(finding)
+    assert await healthy.find() == []
+
+
+async def test_a_key_that_the_provisioning_service_has_made_anew(healthy: HealthyBox) -> None:
+    """For the TPM that proves the gateway it makes another one: nobody is asked to paste it."""
+    host_name = healthy.settings["uplink"].pop("host_name")
+    device_id = healthy.settings["uplink"].pop("device_id")
+    registration = "https://dps.example/0ne1/registrations/gw-17"
+    identities = Identities(healthy.data / "identities.json")
+    identities.put(Identity("", host_name, device_id, "gateway", "dps-tpm", registration=registration))
+    healthy.put_key(bytes(32))
+    finding = only(await healthy.find(registry=registry_of(healthy)), "hub.tpm-key-wrong", "keys rotate gateway")
+    assert "paste" not in finding.fix
 
 
 async def test_a_device_nobody_has_added(healthy: HealthyBox) -> None:
