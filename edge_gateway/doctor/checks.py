@@ -348,6 +348,7 @@ CHECKS: Final = (
             enrolment.UNREACHABLE,
             enrolment.SCOPE_WRONG,
             enrolment.NO_ENROLMENT,
+            enrolment.NO_TPM_ENROLMENT,
             enrolment.NOT_ACCEPTED,
             enrolment.KEY_WRONG,
             enrolment.REGISTRY_CLOSED,

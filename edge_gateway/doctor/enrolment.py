@@ -21,7 +21,7 @@ from edge_gateway.doctor.keys import not_imported
 from edge_gateway.doctor.service_access import is_among, service_access
 from edge_gateway.doctor.site import Enrolment, Site
 from edge_gateway.errors import UplinkError
-from edge_gateway.keystore.generations import newest_generation
+from edge_gateway.keystore.generations import generation_names
 from edge_gateway.keystore.tpm.public_areas import EK_HANDLE, SRK_HANDLE, srk_template
 from edge_gateway.uplink.sas import sas_token
 
@@ -33,8 +33,16 @@ SCOPE_WRONG: Final = Fault(
 )
 NO_ENROLMENT: Final = Fault(
     "dps.no-enrolment",
+    "the provisioning service has no individual enrolment for {registration}, and if it is of a group, the key {key} "
+    "is not derived from that group's",
+    "Add one in the portal, or correct the registration id; with a group's key: `{edge_gateway} provision dps --method "
+    "group --id-scope {scope} --from-file FILE --config {config}`",
+)
+NO_TPM_ENROLMENT: Final = Fault(
+    "dps.no-tpm-enrolment",
     "the provisioning service has no enrolment for {registration}",
-    "Add one in the portal, individual or a group's, or correct the registration id",
+    "Add an individual one in the portal, of type TPM: `{edge_gateway} provision tpm-enrolment --config {config}` "
+    "prints what it asks for; or correct the registration id",
 )
 NOT_ACCEPTED: Final = Fault(
     "dps.not-accepted",
@@ -54,7 +62,8 @@ REGISTRY_CLOSED: Final = Fault(
 )
 EK_MISMATCH: Final = Fault(
     "dps.ek-mismatch",
-    "the enrolment {registration} is for another TPM: its endorsement key is not this one's",
+    "the provisioning service has no enrolment {registration} with this TPM's endorsement key: it is for another TPM, "
+    "or there is none",
     "Put this TPM's endorsement key into the enrolment, `{edge_gateway} provision tpm-enrolment --config {config}` "
     "prints it; or correct the registration id",
 )
@@ -80,6 +89,7 @@ _SERVICE_API_VERSION: Final = "2021-10-01"
 _TOKEN_S: Final = 300
 _POLL_S: Final = 1.0
 _MOST_POLLS: Final = 10
+_UNAUTHORIZED: Final = 401
 
 
 async def check_enrolment(site: Site) -> Findings:
@@ -139,16 +149,22 @@ async def _why_not(site: Site, enrolment: Enrolment, otherwise: Finding, places:
     host, token = service_access(enrolment.registry, site.clock.now_ns() // NS_PER_S + _TOKEN_S)
     path = f"enrollments/{quote(enrolment.registration_id, safe='')}/attestationmechanism"
     url = f"https://{host}/{path}?api-version={_SERVICE_API_VERSION}"
-    answer = await ask(site, "POST", url, token=token, ca_file=_ca_file(site, enrolment))
+    try:
+        answer = await ask(site, "POST", url, token=token, ca_file=_ca_file(site, enrolment))
+    except UplinkError as error:
+        return UNREACHABLE.found(error.where, what=error.what, remedy=error.remedy or "Check the network")
     match answer.status, answer.body:
+        case 404, _ if enrolment.by_tpm:
+            return NO_TPM_ENROLMENT.found("its enrolments", **places)
         case 404, _:
             return NO_ENROLMENT.found("its enrolments", **places)
         case 200, {"symmetricKey": {"primaryKey": str(one), "secondaryKey": str(two)}} if not enrolment.by_tpm:
-            key = await asyncio.to_thread(newest_generation, site.keys, enrolment.key)
-            if not await asyncio.to_thread(is_among, site.keys, key, (one, two), os.urandom(16)):
-                bring = "import" if key == enrolment.key else "rotate"
-                return KEY_WRONG.found("its enrolments; the keys were compared and not kept", bring=bring, **places)
-            return otherwise
+            stored = await asyncio.to_thread(generation_names, site.keys, enrolment.key)
+            for each in stored:
+                if await asyncio.to_thread(is_among, site.keys, each, (one, two), os.urandom(16)):
+                    return otherwise
+            bring = "import" if stored == [enrolment.key] else "rotate"
+            return KEY_WRONG.found("its enrolments; the keys were compared and not kept", bring=bring, **places)
         case 200, _:
             return otherwise
         case _:
@@ -158,9 +174,11 @@ async def _why_not(site: Site, enrolment: Enrolment, otherwise: Finding, places:
 async def _register(site: Site, enrolment: Enrolment) -> Answer:
     resource = f"{enrolment.id_scope}/registrations/{enrolment.registration_id}"
     expiry_s = site.clock.now_ns() // NS_PER_S + _TOKEN_S
-    key = await asyncio.to_thread(newest_generation, site.keys, enrolment.key)
-    token = await asyncio.to_thread(sas_token, site.keys, key, resource, expiry_s)
-    answer = await _put(site, enrolment, {}, token)
+    for stored in await asyncio.to_thread(generation_names, site.keys, enrolment.key):
+        token = await asyncio.to_thread(sas_token, site.keys, stored, resource, expiry_s)
+        answer = await _put(site, enrolment, {}, token)
+        if answer.status != _UNAUTHORIZED:
+            break
     for _ in range(_MOST_POLLS):
         if answer.body.get("status") != "assigning":
             break

@@ -25,7 +25,7 @@ from edge_gateway.doctor.network import Endpoint, connection
 from edge_gateway.doctor.service_access import is_among, service_access
 from edge_gateway.doctor.site import HubIdentity, Site
 from edge_gateway.errors import ConfigError, KeyStoreError, UplinkError
-from edge_gateway.keystore.generations import Generations, generation_name
+from edge_gateway.keystore.generations import generation_names
 from edge_gateway.uplink.sas import sas_token
 from edge_gateway.uplink.tls import client_context
 
@@ -224,7 +224,7 @@ async def check_message(site: Site) -> Findings:
     known = site.hub
     host = known.host_name
     try:
-        for stored in await asyncio.to_thread(_generations, site, known):
+        for stored in await asyncio.to_thread(generation_names, site.keys, known.key):
             answer = await ask(
                 site,
                 "POST",
@@ -281,7 +281,7 @@ def _keys_to_try(site: Site) -> list[str]:
     """The keys to log in by, one after the other, as the gateway does; an empty name where it goes by none."""
     if isinstance(site.config.uplink, MqttUplink) or site.hub.certificate_file is not None:
         return [""]
-    return _generations(site, site.hub)
+    return generation_names(site.keys, site.hub.key)
 
 
 def _login(site: Site, stored: str) -> _Login:
@@ -314,11 +314,6 @@ def _certificate(site: Site) -> tuple[Path | None, Path | HeldKey | None]:
     if owner.certificate_key is None:
         return owner.certificate_file, owner.private_key_file
     return owner.certificate_file, tpm_of(site.keys).certificate_key(owner.certificate_key)
-
-
-def _generations(site: Site, known: HubIdentity) -> list[str]:
-    """What the store calls the generations of the gateway's key, the newest first."""
-    return [generation_name(known.key, number) for number in Generations(site.keys.names()).of(known.key)]
 
 
 def _device_token(site: Site, known: HubIdentity, stored: str) -> str:
@@ -356,7 +351,7 @@ async def _reason(site: Site, known: HubIdentity, otherwise: Finding) -> Finding
         case 200, {"authentication": {"symmetricKey": {"primaryKey": str(one), "secondaryKey": str(two)}}}:
             if not site.learnt.may_sign:
                 return otherwise
-            stored = await asyncio.to_thread(_generations, site, known)
+            stored = await asyncio.to_thread(generation_names, site.keys, known.key)
             for each in stored:
                 if await asyncio.to_thread(is_among, site.keys, each, (one, two), os.urandom(16)):
                     return otherwise

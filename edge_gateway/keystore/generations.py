@@ -92,6 +92,15 @@ class Generations:
         return owners.get((parts[1], parts[3]), stored)
 
 
+def generation_names(store: KeyStore, name: str) -> list[str]:
+    """What the store calls the generations of a key, the newest first; the key's own name if there is none. Blocks.
+
+    Raises:
+        KeyStoreError: the store cannot be read.
+    """
+    return [generation_name(name, number) for number in Generations(store.names()).of(name) or [1]]
+
+
 def newest_generation(store: KeyStore, name: str) -> str:
     """What the store calls the newest generation of a key; the key's own name if there is none. Blocks.
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore, Secret
-from edge_gateway.keystore.generations import Generations, destroy_before, generation_name, put_generation
+from edge_gateway.keystore.generations import destroy_before, generation_names, put_generation
 from edge_gateway.provisioning.connection_string import ConnectionString
 from edge_gateway.provisioning.dps import ByCertificate, BySymmetricKey, ByTpm, DpsClient
 from edge_gateway.provisioning.dps_answers import Assigned
@@ -193,12 +193,10 @@ class Adopter:
 
     async def _register_by_any(self, client: DpsClient, registration_id: str) -> Assigned:
         """Register by the newest generation of the key that the service accepts; else raise as for the newest."""
-        numbers = Generations(await asyncio.to_thread(self.store.names)).of(self.key) or [1]
         refusals: list[ProvisioningRefused] = []
-        for number in numbers:
-            proof = BySymmetricKey(signing_by(self.store, generation_name(self.key, number)))
+        for stored in await asyncio.to_thread(generation_names, self.store, self.key):
             try:
-                return await client.register(registration_id, proof)
+                return await client.register(registration_id, BySymmetricKey(signing_by(self.store, stored)))
             except ProvisioningRefused as refusal:
                 refusals.append(refusal)
         raise refusals[0]

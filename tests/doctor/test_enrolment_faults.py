@@ -10,8 +10,10 @@ import pytest
 
 from edge_gateway.doctor import Enrolment, Finding
 from edge_gateway.keystore import Secret
+from edge_gateway.keystore.generations import generation_name
 from edge_gateway.testbench import IndividualEnrolment
 from edge_gateway.testbench.cloud.identity import SymmetricKeys
+from edge_gateway.testbench.cloud.provisioning.enrolments import EnrolmentGroup, drawn_keys
 from tests.doctor.healthy_box import DEVICE, KEY, HealthyBox, only
 
 ANOTHER_KEY = base64.b64encode(bytes(32)).decode()
@@ -67,6 +69,28 @@ async def test_no_enrolment(enrolled: HealthyBox) -> None:
     """Who may read enrolments hears that there is none."""
     findings = await found(enrolled, registration_id="gw-18", registry=registry_of(enrolled))
     only(findings, "dps.no-enrolment", "gw-18", "Add one")
+
+
+async def test_a_group_whose_key_is_another(enrolled: HealthyBox) -> None:
+    """A device of a group has no enrolment of its own: what is told holds for it, too, and how to bring its key."""
+    enrolled.hub.dps.add_group(EnrolmentGroup("plant", drawn_keys()))
+    finding = only(
+        await found(enrolled, registration_id="gw-18", registry=registry_of(enrolled)), "dps.no-enrolment", "of a group"
+    )
+    assert f"provision dps --method group --id-scope {enrolled.hub.dps.id_scope}" in finding.fix
+
+
+async def test_a_key_that_was_rotated_at_the_hub(enrolled: HealthyBox) -> None:
+    """The enrolment's own is an older generation then, by which the gateway registers: all is well."""
+    enrolled.put_key(bytes(range(1, 33)), generation_name("gateway", 2))
+    assert await found(enrolled) == []
+
+
+async def test_enrolments_where_nobody_listens(enrolled: HealthyBox) -> None:
+    """A connection string that leads nowhere is told as that."""
+    key = base64.b64encode(bytes(32)).decode()
+    registry = Secret(f"HostName=127.0.0.1:1;SharedAccessKeyName=read;SharedAccessKey={key}".encode())
+    only(await found(enrolled, registration_id="gw-18", registry=registry), "dps.unreachable", "firewall")
 
 
 async def test_another_key(enrolled: HealthyBox) -> None:

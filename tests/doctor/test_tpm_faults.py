@@ -482,6 +482,11 @@ async def test_an_endorsement_key_that_is_not_enrolled(healthy: HealthyBox, tpm:
     known: dict[str, Any] = {"id_scope": healthy.hub.dps.id_scope, "host": healthy.hub.door.address, "by_tpm": True}
     findings = await healthy.find_on("provisioning", enrolment=Enrolment(registration_id=DEVICE, **known))
     only(findings, "dps.ek-mismatch", DEVICE, "endorsement key")
+    registry = Secret(healthy.hub.dps.connection_string().encode())
+    findings = await healthy.find_on(
+        "provisioning", enrolment=Enrolment(registration_id="nobody", registry=registry, **known)
+    )
+    only(findings, "dps.no-tpm-enrolment", "nobody", "provision tpm-enrolment")
     assert await healthy.find_on("provisioning", enrolment=Enrolment(registration_id="mine", **known)) == []
     assert healthy.hub.dps.statistics.assigned == 0
 
