@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ from edge_gateway.keystore.generations import Generations
 _log = structlog.get_logger()
 
 _LOOK_EVERY_S: Final = 3600.0
+_LOOKS_FOR_BROUGHT: Final = 60
+"""In that time: who has brought a key wants to see in status that all is well."""
 _MOST_TOLD: Final = 20
 
 
@@ -86,10 +89,13 @@ class KeyRotation:
         self.overdue_count = 0
 
     async def run(self) -> None:
-        """Look every hour what is due, until cancelled."""
+        """Look every hour what is due, and sooner whether somebody has brought what was overdue, until cancelled."""
         while self._rotate_after_s is not None:
             await self.rotate_due(self._rotate_after_s)
-            await asyncio.sleep(_LOOK_EVERY_S)
+            for _ in range(_LOOKS_FOR_BROUGHT):
+                await asyncio.sleep(_LOOK_EVERY_S / _LOOKS_FOR_BROUGHT)
+                if self.overdue_count:
+                    await self._look_for_brought(self._rotate_after_s)
 
     def status(self) -> dict[str, Any]:
         """Which keys are in want of somebody, as JSON can say it."""
@@ -121,10 +127,19 @@ class KeyRotation:
             after_s: seconds.
         """
         rotated = await self._rotate(after_s)
-        if rotated.left_count and rotated.left != self.overdue:
-            _log.warning("key.overdue", keys=rotated.left, count=rotated.left_count)
-        self.overdue, self.overdue_count = rotated.left, rotated.left_count
+        self._note_overdue(rotated.left, rotated.left_count)
         return rotated
+
+    async def _look_for_brought(self, after_s: float) -> None:
+        with suppress(GatewayError):  # told with the next attempt to rotate
+            own = {each.key for each in await asyncio.to_thread(self._own)}
+            left = await asyncio.to_thread(self._left, own, after_s)
+            self._note_overdue(left[:_MOST_TOLD], len(left))
+
+    def _note_overdue(self, keys: list[str], count: int) -> None:
+        if keys and keys != self.overdue:
+            _log.warning("key.overdue", keys=keys, count=count)
+        self.overdue, self.overdue_count = keys, count
 
     async def _rotate(self, after_s: float | None, only: str = "") -> Rotated:
         async with self._rotating:

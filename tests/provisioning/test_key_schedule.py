@@ -115,6 +115,28 @@ async def test_what_somebody_has_to_bring_is_told(
     assert rotation.fault.startswith("the key leaf.b is older")
 
 
+async def test_what_was_brought_is_seen_soon(
+    make: Callable[..., KeyRotation], store: SoftwareKeyStore, ages: Ages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who brings the key that is overdue need not wait for the next hour to see that all is well."""
+    monkeypatch.setattr("edge_gateway.provisioning.rotation._LOOKS_FOR_BROUGHT", 360_000)
+    rotation = make(Made("gateway", 1))
+    running = asyncio.create_task(rotation.run())
+    await until(lambda: rotation.overdue == ["leaf.a", "leaf.b"])
+    for name in ("leaf.a", "leaf.b"):
+        ages.days[generation_name(name, 2)] = 0.0
+        store.put(generation_name(name, 2), Secret(bytes(32)))
+    await until(lambda: rotation.overdue_count == 0)
+    assert (rotation.overdue, rotation.fault) == ([], "")
+    running.cancel()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110  # what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
 async def test_all_at_once_by_command(make: Callable[..., KeyRotation]) -> None:
     """Whatever its age, what can be rotated is; the others are named."""
     gateway, buffer = Made("gateway", 1), Made("buffer", 1)
