@@ -10,8 +10,9 @@ import ctypes
 import gc
 import random
 import signal
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import structlog
 
@@ -23,10 +24,13 @@ from edge_gateway.cli.leaving import leave
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
 from edge_gateway.config.settings import forget_validators
+from edge_gateway.emergency.threads import in_thread
 from edge_gateway.hardening import allow_many_files, check_modes, harden_process
 from edge_gateway.observability.log import configure_log
 
 _log = structlog.get_logger()
+
+_KEYS_CLOSED_WITHIN_S: Final = 0.5
 
 
 def run_gateway(config: Path, capture: Path | None = None, *, json: bool = False) -> NoReturn:
@@ -73,5 +77,9 @@ async def _run(parts: Parts, clock: Clock, capture: Path | None) -> NoReturn:
         handlers = {**gateway_handlers(gateway), **key_handlers(gateway.emergency)}
         async with serve_control(parts.config.gateway.data_directory, handlers):
             await gateway.run(stop)
+    # A TPM without a resource manager keeps the sessions that nobody ends; one that hangs is not waited for.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_KEYS_CLOSED_WITHIN_S):
+            await in_thread(parts.key_store.close, name="keys")
     # One whose keys were wiped has nothing to be started again for.
     leave(0 if gateway.emergency.report is None else 2)
