@@ -49,6 +49,9 @@ def _show(status: dict[str, Any]) -> None:
         values = ", ".join(f"{key} {value}" for key, value in (device["values"] or {}).items())
         table.add_row(device["name"], device["link"], str(device["readings"]), str(device["missed"]), age, values)
     console.print(table)
+    for each in status["tamper"]["inputs"]:
+        armed = "armed" if each["armed"] else "not armed"
+        console.print(f"tamper input {each['name']}: {each['state']}, {armed}", highlight=False)
     for alert in status["alerts"]:
         console.print(f"alert: {alert['rule']} {alert['device']}", highlight=False)
     for fault in status["faults"]:
