@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from edge_gateway.clock import NS_PER_S, Clock
+from edge_gateway.clock import EARLIEST_PLAUSIBLE_NS, NS_PER_S, Clock
 from edge_gateway.errors import KeyMissing, KeyStoreError, KeyTaken
 from edge_gateway.keystore import KeyStore
 
@@ -185,19 +185,24 @@ def destroy(store: KeyStore, names: Iterable[str]) -> None:
 
 
 def age_s(directory: Path, stored: str, clock: Clock) -> float | None:
-    """How long ago a key came into the store, by its file's date; None if there is no such file.
+    """How long ago a key came into the store, by its file's date; None if that cannot be known.
+
+    Where the clock was not set then, or is not to be believed now, a key of yesterday would be 56 years old, and its
+    predecessor destroyed.
 
     Args:
         directory: of the key store.
         stored: what the store calls the generation. Its file is written once.
         clock: dates are wall time.
     """
+    if not clock.trusted:
+        return None
     for suffix in _SUFFIXES:
         try:
             written_ns = (directory / f"{stored}{suffix}").stat().st_mtime_ns
         except OSError:
             continue
-        return max(0.0, (clock.now_ns() - written_ns) / NS_PER_S)
+        return None if written_ns < EARLIEST_PLAUSIBLE_NS else max(0.0, (clock.now_ns() - written_ns) / NS_PER_S)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import string
 from pathlib import Path
@@ -25,8 +26,10 @@ from edge_gateway.keystore.generations import (
 from edge_gateway.keystore.key_files import check_name
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.provisioning.identities import leaf_key_name
+from edge_gateway.testbench.virtual_time import VirtualClock
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+IN_2026_S = 1_770_000_000
 NUMBERS = st.sets(st.integers(1, 99_999_999), min_size=1, max_size=5)
 
 
@@ -146,11 +149,19 @@ def test_a_keys_age(store: SoftwareKeyStore, tmp_path: Path) -> None:
     """It is that of its file, never less than nothing; what is in no file has none."""
     put(store, 1, 2)
     file = tmp_path / "keys" / "k.key"
-    os.utime(file, (1_000_000, 1_000_000))
+    os.utime(file, (IN_2026_S, IN_2026_S))
     clock = SystemClock()
     age = age_s(tmp_path / "keys", "k", clock)
     assert age is not None
-    assert abs(age - (clock.now_ns() / 1e9 - 1_000_000)) < 10
+    assert abs(age - (clock.now_ns() / 1e9 - IN_2026_S)) < 10
     os.utime(file, (8_000_000_000, 8_000_000_000))
     assert age_s(tmp_path / "keys", "k", clock) == 0
     assert age_s(tmp_path / "keys", "other", clock) is None
+
+
+async def test_an_age_by_a_clock_that_is_not_set(store: SoftwareKeyStore, tmp_path: Path) -> None:
+    """Nobody knows it: a key is not old because the box believed in 1970 when it came, or believes in 2099 now."""
+    put(store, 1)
+    assert age_s(tmp_path / "keys", "k", VirtualClock(asyncio.get_running_loop(), trusted=False)) is None
+    os.utime(tmp_path / "keys" / "k.key", (1_000_000, 1_000_000))
+    assert age_s(tmp_path / "keys", "k", SystemClock()) is None

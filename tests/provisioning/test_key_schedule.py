@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from edge_gateway.assembly.rotation import make_keyring, make_reregistration, make_rotation
-from edge_gateway.clock import SystemClock
+from edge_gateway.clock import NS_PER_S, SystemClock
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import KeyStoreUnavailable
@@ -25,6 +25,7 @@ from edge_gateway.provisioning.reregistration import Reregistration
 from edge_gateway.provisioning.rotation import KeyRotation, OwnRotation
 from edge_gateway.testbench.cloud.provisioning.enrolments import IndividualEnrolment
 from edge_gateway.testbench.cloud.provisioning.tpm_attestation import EndorsementKey
+from edge_gateway.testbench.virtual_time import VirtualClock
 from tests.log_events import log_events
 from tests.provisioning.conftest import Site
 from tests.provisioning.test_adoption import AttestingStore
@@ -203,11 +204,11 @@ async def test_an_identity_of_the_configuration(
     registration = "https://dps.example/0ne1/registrations/gw-17"
     identities.put(Identity("", HUB, "gw-17", "gateway", "dps-tpm", registration=registration))
     store.put("gateway", Secret(bytes(32)))
-    os.utime(tmp_path / "keys" / "gateway.key", (0, 0))
     link = {"name": "a", "port": {"path": "/dev/null"}, "profile": "reference-climate"}
     gateway = {"name": "plant-3", "data_directory": str(tmp_path)}
     config = GatewayConfig.model_validate({"gateway": gateway, "links": [link], "uplink": uplink})
-    keys, clock = RevocableKeyStore(store), SystemClock()
+    keys = RevocableKeyStore(store)
+    clock = VirtualClock(asyncio.get_running_loop(), time.time_ns() + round(100 * DAY_S * NS_PER_S))
     again = make_reregistration(config, store, keys, clock, random.Random(1))
     buffer = Made("buffer", 1)
 
