@@ -7,11 +7,12 @@ import random
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from edge_gateway.assembly.certificates import certificate_key_names
 from edge_gateway.assembly.rotation import goes_by_provisioning, make_reregistration
 from edge_gateway.clock import SystemClock
 from edge_gateway.config.model import GatewayConfig
 from edge_gateway.emergency import RevocableKeyStore
-from edge_gateway.errors import ConfigError, KeyMissing
+from edge_gateway.errors import ConfigError, KeyMissing, KeyStoreError
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.generations import Generations, destroy_before, newest_generation
 from edge_gateway.provisioning.dps import DpsClient
@@ -159,6 +160,12 @@ async def _register_again(
 
 def _check_there(store: KeyStore, name: str) -> None:
     generations = Generations(store.names())
+    if name in certificate_key_names(store):
+        raise KeyStoreError(
+            "is the key to a certificate, and is not rotated",
+            where=f"key {name!r}",
+            remedy=f"Make one of another name, have it certified, and name both: edge-gateway keys csr {name}-2",
+        )
     if not generations.of(name):
         known = ", ".join(generations.keys()) or "none"
         raise KeyMissing(

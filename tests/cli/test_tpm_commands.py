@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from typer.testing import CliRunner, Result
 
-from edge_gateway.cli import boot_policy, certificate_request
-from edge_gateway.errors import ConfigError, GatewayError
+from edge_gateway.cli import boot_policy, certificate_request, keys
+from edge_gateway.errors import ConfigError, GatewayError, KeyStoreError
 from edge_gateway.keystore.tpm import BootPolicy
 from edge_gateway.keystore.tpm.boot_approvals import pcr_policy, read_approvals
 from tests.keystore.tpm.backend import BlockingTpm, why_not
@@ -235,3 +235,15 @@ def test_a_request_is_printed_and_can_be_had_again(tpm: BlockingTpm, tmp_path: P
     assert requests[0].public_key() == requests[1].public_key()
     long = run("csr", "tls", "--config", config, "--common-name", "x" * 65)
     assert isinstance(long.exception, ConfigError)
+
+
+@needs_tpm
+def test_the_key_to_a_certificate_is_not_rotated(tpm: BlockingTpm, tmp_path: Path) -> None:
+    """It is not said that there is none: another key takes another name, and another certificate."""
+    config = config_file(tmp_path, {"kind": "tpm", "tcti": tpm.tcti})
+    assert run("csr", "tls", "--config", config).exit_code == 0
+    for option in ((), ("--drop-old",)):
+        refused = CliRunner().invoke(keys.app, ["rotate", "tls", *option, "--config", config], input="AAAA")
+        assert isinstance(refused.exception, KeyStoreError)
+        assert "is the key to a certificate" in str(refused.exception)
+        assert "edge-gateway keys csr tls-2" in refused.exception.remedy
