@@ -181,7 +181,10 @@ async def check_admission(site: Site) -> Findings:
     if site.learnt.status is not None:
         state = site.learnt.status["uplink"]
         if state["connected"]:
-            return []
+            refused = site.learnt.status.get("key_store", {}).get("refused", ())
+            keys = await asyncio.to_thread(_keys_to_try, site)
+            in_use = next((each for each in keys if each not in refused), keys[0])
+            return _if_older(site, keys[0], in_use, "its status")
         finding = OFFLINE.found("its status", what=state["fault"] or "it is about to connect")
         return [finding if site.learnt.hub is None else await _reason(site, site.learnt.hub, finding)]
     host, port = Endpoint.of(site)
@@ -200,11 +203,8 @@ async def check_admission(site: Site) -> Findings:
         return [HANGS_UP.found(f"{type(error).__name__} in place of a CONNACK", **places)]
     evidence = f"CONNACK {code}"
     match code:
-        case 0 if stored == keys[0]:
-            return []
         case 0:
-            tools = {"edge_gateway": site.edge_gateway, "config": site.config_argument}
-            return [NEWEST_KEY_REFUSED.found(evidence, newest=keys[0], older=stored, **tools)]
+            return _if_older(site, keys[0], stored, evidence)
         case _ if code == _UNAVAILABLE:
             return [UNAVAILABLE.found(evidence, **places)]
         case _ if code in _REFUSED:
@@ -266,6 +266,14 @@ def may_log_in(site: Site) -> bool:
     """Whether there is something to prove oneself by, or a running gateway to ask."""
     in_a_file = has_client_certificate(site) and _owner(site).certificate_key is None
     return site.is_running or site.learnt.may_sign or in_a_file
+
+
+def _if_older(site: Site, newest: str, in_use: str, evidence: str) -> Findings:
+    """What it means that the hub takes this key, if that is not the newest one."""
+    if in_use == newest:
+        return []
+    tools = {"edge_gateway": site.edge_gateway, "config": site.config_argument}
+    return [NEWEST_KEY_REFUSED.found(evidence, newest=newest, older=in_use, **tools)]
 
 
 async def _code(site: Site, host: str, port: int, login: _Login) -> int | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_gateway.api.control import serve_control
 from edge_gateway.doctor import network, server
 from edge_gateway.doctor.site import Resolver
 from edge_gateway.keystore import Secret
@@ -21,6 +22,7 @@ from edge_gateway.testbench import FaultProxy, LocalAuthority, ProxyMode, Server
 from edge_gateway.testbench.certificates import self_signed_certificate
 from edge_gateway.testbench.cloud.identity import Thumbprints
 from tests.doctor.healthy_box import DEVICE, HealthyBox, ShiftedClock, box_with_hub, follow, only
+from tests.doctor.test_box_faults import status_of
 
 HUB = "plant.azure-devices.net"
 
@@ -93,6 +95,9 @@ async def test_a_key_that_the_hub_is_not_told_of_yet(healthy: HealthyBox) -> Non
         finding = only(findings, "hub.newest-key-refused", f"keys remove {generation_name('gateway', 2)}")
         assert not finding.is_fault
     assert healthy.hub.hub.statistics.messages == 2
+    up, refused = {"connected": True, "fault": ""}, {"refused": [generation_name("gateway", 2)]}
+    async with serve_control(healthy.data, status_of("plant-3", uplink=up, key_store=refused)):
+        only(await healthy.find(), "hub.newest-key-refused", "older one, gateway")
     await follow(finding)
     assert await healthy.find() == []
 
