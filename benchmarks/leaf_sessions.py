@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple, cast
 from process_usage import cpu_s, resident_mib
 
 from edge_gateway.clock import SystemClock
-from edge_gateway.config.model import DeliverySettings, IotHubUplink
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.observability.log import configure_log

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_gateway.arrivals import Arrivals
 from edge_gateway.codec import Codec, Request
-from edge_gateway.config.model import LinkSettings
+from edge_gateway.config.devices import LinkSettings
 from edge_gateway.errors import CodecError, LinkEnded, LinkLost, LinkUnavailable
 from edge_gateway.framing import Framer
 from edge_gateway.records import Chunk, CommandResult, CommandStatus, Reading

@@ -35,7 +35,8 @@ from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.intake import Intake
 from edge_gateway.buffer.joined import JoinedOutlet
 from edge_gateway.clock import Clock
-from edge_gateway.config.model import BufferSettings, DeliverySettings
+from edge_gateway.config.buffer import BufferSettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.emergency import Emergency
 from edge_gateway.gateway_status import GatewayStatus
 from edge_gateway.keystore.watch import KeyStoreWatch

@@ -44,8 +44,7 @@ class WayDown:
         """Bring a command to its device and say how it ended. Never raises."""
         try:
             return await self._carry_out(command)
-        except Exception:
-            # A fault of ours. It must not end the gateway, as a hub brings what is not settled time and again.
+        except Exception:  # noqa: BLE001  # a fault of ours, which a hub would bring time and again if it ended us
             _log.exception("command.failed", device=command.device, command=command.name, source=command.source)
             return CommandResult(CommandStatus.NO_ANSWER, "the gateway itself has failed at it; its log says how")
 

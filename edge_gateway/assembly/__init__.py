@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from edge_gateway.assembly.buffer import BUFFER_FILE, RESERVE_FILE, make_data_directory, open_buffer, open_store
@@ -31,7 +30,8 @@ from edge_gateway.assembly.sensors import make_sensor_uplinks, sensor_identities
 from edge_gateway.assembly.uplinks import make_uplink
 from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec, Profile, compile_profile, load_profile
-from edge_gateway.config.model import GatewayConfig, LinkSettings
+from edge_gateway.config.devices import LinkSettings
+from edge_gateway.config.model import GatewayConfig
 from edge_gateway.durable_file import replace_durably
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import CommandInvalid, ConfigError

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from edge_gateway.arrivals import Arrivals
 from edge_gateway.codec import Codec, Profile, compile_profile
+from edge_gateway.config.devices import LinkSettings, PathPort, UsbPort
+from edge_gateway.config.devices import ReplayPort as ReplaySettings
 from edge_gateway.config.link import SerialLine
-from edge_gateway.config.model import LinkSettings, PathPort, UsbPort
-from edge_gateway.config.model import ReplayPort as ReplaySettings
 from edge_gateway.errors import CodecError, ConfigError
 from edge_gateway.framing import Framer, make_framer
 from edge_gateway.keystore import PayloadKeyStore

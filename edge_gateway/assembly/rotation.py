@@ -12,7 +12,8 @@ from typing import Final
 from edge_gateway.assembly.certificates import certified_tls, open_certificate_key
 from edge_gateway.assembly.keys import DATA_KEYS_DIRECTORY, KEYS_DIRECTORY, data_keys
 from edge_gateway.clock import Clock
-from edge_gateway.config.model import GatewayConfig, IotHubUplink
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.generations import age_s, newest_generation

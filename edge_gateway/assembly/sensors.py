@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 from edge_gateway.clock import Clock
 from edge_gateway.codec import Codec
-from edge_gateway.config.model import GatewayConfig, IotHubUplink
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.keyring import Keyring
 from edge_gateway.pipeline import SensorUplinks

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from edge_gateway.assembly.certificates import open_certificate_key
 from edge_gateway.clock import Clock
-from edge_gateway.config.model import DeliverySettings, GatewayConfig, IotHubUplink, MqttUplink
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink, MqttUplink
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import ConfigError, KeyStoreError, UplinkRefused
 from edge_gateway.keystore import KeyStore

@@ -16,7 +16,7 @@ from typing import Final
 
 import apsw
 
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferDamaged, BufferInUse, BufferUnavailable, DiskFull, DiskReadOnly
 
 SCHEMA_VERSION: Final = 2

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from edge_gateway.config.model import BufferSettings, LaneSettings
+from edge_gateway.config.buffer import BufferSettings, LaneSettings
 
 QUARANTINE: Final = "(quarantine)"
 """The lane of bad frames, which is never taken from; no lane of a configuration can have this name."""

@@ -36,7 +36,7 @@ from edge_gateway.buffer.rebuild import NUMBER_FLOOR, TO_RECONCILE
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.shelf import Boot, Shelf
 from edge_gateway.clock import Clock
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferDamaged, BufferUnavailable
 
 _TABLES = {text.strip() for text in SCHEMA.split(";") if text.strip()}

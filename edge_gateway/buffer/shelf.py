@@ -15,7 +15,7 @@ from edge_gateway.buffer.database import Space
 from edge_gateway.buffer.lanes import QUARANTINE, Lane, LanePlan
 from edge_gateway.buffer.ranking import Ranking
 from edge_gateway.buffer.sealing import Sealer
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferDamaged
 
 INSTANT_S: Final = 1e-6

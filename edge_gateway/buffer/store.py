@@ -47,7 +47,7 @@ from edge_gateway.buffer.shelf import INSTANT_S, Moment, Shelf
 from edge_gateway.buffer.store_file import StoreFile
 from edge_gateway.buffer.transaction import Steps, Transaction
 from edge_gateway.clock import NS_PER_S, Clock, boot_offset_ns
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import (
     BufferDamaged,
     BufferUnavailable,

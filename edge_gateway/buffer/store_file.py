@@ -27,7 +27,7 @@ from edge_gateway.buffer.salvage import FileContent, lost_frames
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.shelf import Shelf
 from edge_gateway.clock import Clock
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferDamaged, DiskReadOnly
 
 

@@ -11,8 +11,9 @@ import typer
 
 from edge_gateway.assembly import check_parts, payload_key_store
 from edge_gateway.clock import SystemClock
+from edge_gateway.config.devices import PathPort, ReplayPort
 from edge_gateway.config.load import load_config
-from edge_gateway.config.model import IotHubUplink, PathPort, ReplayPort
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.device_keys import missing_keys
 from edge_gateway.keystore.generations import Generations

@@ -21,7 +21,8 @@ from edge_gateway.assembly.certificates import certificate_key_names, certified_
 from edge_gateway.cli.asking import check_owner
 from edge_gateway.clock import Clock, SystemClock
 from edge_gateway.config.load import load_config
-from edge_gateway.config.model import GatewayConfig, IotHubUplink
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.emergency import RevocableKeyStore
 from edge_gateway.errors import ConfigError, KeyMissing
 from edge_gateway.keystore import Attester, KeyStore

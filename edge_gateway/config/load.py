@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from edge_gateway.config.model import GatewayConfig, PathPort, PortSettings, ReplayPort
+from edge_gateway.config.devices import PathPort, PortSettings, ReplayPort
+from edge_gateway.config.model import GatewayConfig
 from edge_gateway.config.problems import problems
 from edge_gateway.config.settings import Settings, validated
 from edge_gateway.config.strict_yaml import parse_yaml

@@ -17,7 +17,7 @@ from cryptography import x509
 
 from edge_gateway.assembly.keys import tpm_of
 from edge_gateway.clock import NS_PER_S
-from edge_gateway.config.model import MqttUplink
+from edge_gateway.config.uplink import MqttUplink
 from edge_gateway.doctor.finding import Fault, Finding, Findings, Level
 from edge_gateway.doctor.https import ask
 from edge_gateway.doctor.mqtt_packets import CONNACK_BYTES, DISCONNECT, connack_code, connect_packet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from edge_gateway.config.model import IotHubUplink
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.doctor.finding import Fault, Findings
 from edge_gateway.doctor.site import HubIdentity, Site
 from edge_gateway.errors import ConfigError

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from serial.tools import list_ports
 
+from edge_gateway.config.devices import LinkSettings, PathPort, ReplayPort, UsbPort
 from edge_gateway.config.link import SerialLine
-from edge_gateway.config.model import LinkSettings, PathPort, ReplayPort, UsbPort
 from edge_gateway.doctor.finding import Fault, Finding, Findings
 from edge_gateway.doctor.holders import holders
 from edge_gateway.doctor.site import Site

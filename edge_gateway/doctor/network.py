@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from edge_gateway.config.model import MqttUplink
+from edge_gateway.config.uplink import MqttUplink
 from edge_gateway.doctor.finding import Fault, Findings
 from edge_gateway.doctor.site import Site
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_gateway.assembly import BUFFER_FILE
-from edge_gateway.config.model import IotHubUplink
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.doctor.finding import Fault, Findings, Level
 from edge_gateway.doctor.running import lock_holder
 from edge_gateway.doctor.site import Site

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from edge_gateway.clock import NS_PER_S, rfc3339
-from edge_gateway.config.model import IotHubUplink
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.doctor.finding import Fault, Finding, Findings
 from edge_gateway.doctor.network import HTTPS_PORT, Endpoint, connection
 from edge_gateway.doctor.site import Site

@@ -30,7 +30,8 @@ from typing import Protocol
 import structlog
 
 from edge_gateway.clock import Clock, rfc3339
-from edge_gateway.config.model import GatewayConfig, IotHubUplink
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.uplink import IotHubUplink
 from edge_gateway.emergency.mark import MARK_FILE, WipeReport, read_mark, write_mark
 from edge_gateway.errors import ConfigError, GatewayError, KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import KeyStore

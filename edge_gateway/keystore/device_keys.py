@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from edge_gateway.config.model import LinkSettings
+from edge_gateway.config.devices import LinkSettings
 from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import PayloadKeyStore, Secret
 from edge_gateway.offload import Offload, run_inline

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import structlog
 from pydantic import ValidationError
 
-from edge_gateway.config.model import CommandOnAlert, ThresholdRule
 from edge_gateway.config.problems import problems
+from edge_gateway.config.rules import CommandOnAlert, ThresholdRule
 from edge_gateway.config.settings import Settings
 from edge_gateway.errors import ConfigError
 from edge_gateway.records import Reading

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_gateway.config.model import CommandOnAlert, ThresholdRule
+from edge_gateway.config.rules import CommandOnAlert, ThresholdRule
 from edge_gateway.records import Command, Event, Reading
 from edge_gateway.rules import Outcome
 

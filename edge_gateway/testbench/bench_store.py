@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store
 from edge_gateway.clock import Clock, SystemClock
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore import Secret
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from edge_gateway.buffer import Outlet
-from edge_gateway.config.model import DeliverySettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.errors import UplinkError, UplinkLost, UplinkRefused
 from edge_gateway.records import Message
 from edge_gateway.uplink import Downlink, Session, Uplink

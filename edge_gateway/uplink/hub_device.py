@@ -34,7 +34,7 @@ from aiomqtt.exceptions import MqttConnectError
 
 from edge_gateway import __version__
 from edge_gateway.clock import NS_PER_S, Clock
-from edge_gateway.config.model import DeliverySettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.errors import CommandInvalid, KeyStoreError, UplinkError, UplinkLost, UplinkRefused
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.keyring import Keyring

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from edge_gateway.clock import NS_PER_S, Clock
-from edge_gateway.config.model import DeliverySettings, IotHubUplink
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink
 from edge_gateway.errors import CommandInvalid, ConfigError, KeyStoreError, UplinkLost, UplinkRefused
 from edge_gateway.keystore import KeyStore
 from edge_gateway.keystore.keyring import Keyring

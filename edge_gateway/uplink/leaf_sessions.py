@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from edge_gateway.buffer import Outlet
-from edge_gateway.config.model import DeliverySettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.errors import UplinkLost
 from edge_gateway.records import Command, CommandResult, Message
 from edge_gateway.uplink import Downlink, Session, Uplink

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from aiomqtt.exceptions import MqttConnectError
 
-from edge_gateway.config.model import DeliverySettings, MqttUplink
+from edge_gateway.config.uplink import DeliverySettings, MqttUplink
 from edge_gateway.errors import CommandInvalid, UplinkError, UplinkLost, UplinkRefused
 from edge_gateway.records import CommandResult, CommandStatus, Message
 from edge_gateway.uplink import Downlink, Session

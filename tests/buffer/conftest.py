@@ -8,7 +8,7 @@ import pytest
 from edge_gateway.buffer import BadFrame, Batch
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.clock import NS_PER_S
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.records import Event, Message, Reading
 from edge_gateway.testbench.bench_store import MemoryDataKeys, open_bench_store
 

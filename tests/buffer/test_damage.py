@@ -47,7 +47,7 @@ from edge_gateway.buffer.ledger import LedgerRow, verify_rows
 from edge_gateway.buffer.rebuild import TABLES
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferUnavailable, DiskFull, DiskReadOnly
 from edge_gateway.records import Event, Message, Reading
 from edge_gateway.testbench.bench_store import MemoryDataKeys, open_bench_store

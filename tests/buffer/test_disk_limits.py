@@ -16,7 +16,7 @@ from edge_gateway.buffer.database import reserve_bytes
 from edge_gateway.buffer.reserve import ReserveFile
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import DiskFull, LaneFull
 from edge_gateway.records import Message, Reading
 from edge_gateway.testbench.bench_store import MemoryDataKeys

@@ -14,7 +14,7 @@ from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.intake import Intake
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferUnavailable, LaneFull
 from edge_gateway.offload import Offload, Worker, run_inline
 from edge_gateway.records import Message, Reading

@@ -14,7 +14,7 @@ from edge_gateway.buffer import Account, Batch
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.buffer.lanes import Turns
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.offload import run_inline
 from edge_gateway.records import Message, Reading

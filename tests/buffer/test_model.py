@@ -21,7 +21,7 @@ from edge_gateway.buffer.lanes import plans
 from edge_gateway.buffer.ledger import verify_rows
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.clock import NS_PER_S, stamp
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.records import Event, Message, Reading
 from edge_gateway.testbench.bench_store import MemoryDataKeys, open_bench_store
 from edge_gateway.testbench.failing_disk import failing_disk

@@ -15,7 +15,7 @@ import pytest
 from edge_gateway.buffer import Account, BadFrame, Batch, StoredChunk
 from edge_gateway.buffer.documents import bad_frames
 from edge_gateway.buffer.store import Store, Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferUnavailable
 from edge_gateway.records import Message
 from edge_gateway.testbench.bench_store import MemoryDataKeys, open_bench_store

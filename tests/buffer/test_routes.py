@@ -23,7 +23,7 @@ from edge_gateway.buffer.ranking import LargestFirst, Ranking
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.buffer.transaction import working_copy
 from edge_gateway.clock import stamp
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.offload import Offload, run_inline
 from edge_gateway.records import Message, Reading

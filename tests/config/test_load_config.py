@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_gateway.config.devices import PathPort, ReplayPort
 from edge_gateway.config.load import MAX_CONFIG_BYTES, load_config, parse_config
-from edge_gateway.config.model import GatewayConfig, MqttUplink, PathPort, ReplayPort
+from edge_gateway.config.model import GatewayConfig
+from edge_gateway.config.uplink import MqttUplink
 from edge_gateway.errors import ConfigError
 
 from .documents import GOOD, IOT_HUB, REMOVED, changed

@@ -25,8 +25,8 @@ from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.cli.app import collect
 from edge_gateway.clock import NS_PER_S, time_ns_of
 from edge_gateway.codec import compile_profile, parse_profile
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.config.load import load_config
-from edge_gateway.config.model import BufferSettings
 from edge_gateway.errors import DiskFull
 from edge_gateway.offload import run_inline
 from edge_gateway.records import Event, Message, Reading, Value

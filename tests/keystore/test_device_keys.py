@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from edge_gateway.codec import compile_profile, load_profile
-from edge_gateway.config.model import LinkSettings
+from edge_gateway.config.devices import LinkSettings
 from edge_gateway.errors import KeyStoreError, KeyStoreUnavailable
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.device_keys import (

@@ -13,8 +13,8 @@ from typing import Any
 from edge_gateway.assembly import check_parts, open_gateway
 from edge_gateway.buffer import Account
 from edge_gateway.codec import Profile
+from edge_gateway.config.devices import LinkSettings
 from edge_gateway.config.load import parse_config
-from edge_gateway.config.model import LinkSettings
 from edge_gateway.offload import run_inline
 from edge_gateway.pipeline import Gateway, SensorUplinks
 from edge_gateway.records import Message

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_gateway.config.model import ThresholdRule
+from edge_gateway.config.rules import ThresholdRule
 from edge_gateway.errors import ConfigError
 from edge_gateway.records import Reading
 from edge_gateway.rules.rule_set import RuleSet, Vocabulary

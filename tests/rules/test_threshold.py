@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_gateway.config.model import CommandOnAlert, ThresholdRule
+from edge_gateway.config.rules import CommandOnAlert, ThresholdRule
 from edge_gateway.records import Command, Event, Reading, Value
 from edge_gateway.rules import Outcome
 from edge_gateway.rules.threshold import Threshold

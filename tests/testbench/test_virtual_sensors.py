@@ -16,14 +16,9 @@ from hypothesis import strategies as st
 
 from edge_gateway.assembly import BUFFER_FILE, check_parts, open_gateway
 from edge_gateway.codec import Codec, compile_profile, load_profile
-from edge_gateway.config.model import (
-    DeviceSettings,
-    GatewayConfig,
-    GatewaySettings,
-    LinkSettings,
-    MqttUplink,
-    PathPort,
-)
+from edge_gateway.config.devices import DeviceSettings, LinkSettings, PathPort
+from edge_gateway.config.model import GatewayConfig, GatewaySettings
+from edge_gateway.config.uplink import MqttUplink
 from edge_gateway.errors import BenchError
 from edge_gateway.framing import Framer, make_framer
 from edge_gateway.offload import run_inline

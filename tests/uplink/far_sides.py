@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from edge_gateway.clock import Clock, SystemClock
-from edge_gateway.config.model import DeliverySettings, IotHubUplink, MqttUplink
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink, MqttUplink
 from edge_gateway.errors import UplinkError
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.tpm import CertificateKey, TpmKeyStore

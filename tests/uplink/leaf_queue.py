@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import BufferUnavailable, LaneFull
 from edge_gateway.offload import run_inline
 from edge_gateway.records import Message, Reading

@@ -15,7 +15,7 @@ import pytest
 
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import UplinkLost, UplinkRefused
 from edge_gateway.offload import run_inline
 from edge_gateway.records import CommandResult, CommandStatus, Message, Reading

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
-from edge_gateway.config.model import BufferSettings, DeliverySettings
+from edge_gateway.config.buffer import BufferSettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.offload import run_inline
 from edge_gateway.records import Command, CommandResult, Event, Message, Reading, Value
 from edge_gateway.testbench import DeliveryAccount, ReceivedMessage

@@ -16,7 +16,7 @@ import pytest
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import SystemClock
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import KeyStoreUnavailable, UplinkLost, UplinkRefused
 from edge_gateway.keystore import Secret
 from edge_gateway.offload import run_inline

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import NS_PER_S, SystemClock
-from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
+from edge_gateway.config.buffer import BufferSettings
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink
 from edge_gateway.errors import ConfigError, UplinkRefused
 from edge_gateway.offload import run_inline
 from edge_gateway.records import Reading

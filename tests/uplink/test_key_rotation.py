@@ -16,7 +16,8 @@ import pytest
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.durable import DurableBuffer
 from edge_gateway.clock import SystemClock
-from edge_gateway.config.model import BufferSettings, DeliverySettings, IotHubUplink
+from edge_gateway.config.buffer import BufferSettings
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink
 from edge_gateway.errors import KeyStoreError
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.generations import MOST_GENERATIONS, Generations, generation_name

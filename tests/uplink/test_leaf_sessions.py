@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_gateway.config.model import DeliverySettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.records import Command, CommandResult, CommandStatus
 from edge_gateway.testbench.virtual_time import run_virtual
 from edge_gateway.uplink import Downlink, Session

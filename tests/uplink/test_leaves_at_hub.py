@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_gateway.clock import SystemClock
-from edge_gateway.config.model import DeliverySettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.keystore import Secret
 from edge_gateway.testbench import DeliveryAccount, LocalAuthority, LocalHub, free_loopback_address
 from edge_gateway.uplink.hub_commands import HubCommands

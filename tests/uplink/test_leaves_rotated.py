@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from edge_gateway.clock import SystemClock
-from edge_gateway.config.model import DeliverySettings
+from edge_gateway.config.uplink import DeliverySettings
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.generations import Generations
 from edge_gateway.keystore.keyring import Keyring

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edge_gateway.config.model import MqttUplink
+from edge_gateway.config.uplink import MqttUplink
 from edge_gateway.errors import UplinkLost, UplinkRefused
 from edge_gateway.records import Message
 from edge_gateway.testbench import FaultProxy, LocalAuthority, LocalHub, ProxyMode, free_loopback_address

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_gateway.config.model import MqttUplink
+from edge_gateway.config.uplink import MqttUplink
 from edge_gateway.records import Message
 from edge_gateway.testbench import LocalAuthority
 from edge_gateway.uplink.mqtt import MqttBroker

@@ -21,18 +21,11 @@ from edge_gateway.assembly import BUFFER_FILE, key_store
 from edge_gateway.buffer import Account
 from edge_gateway.codec import load_profile
 from edge_gateway.codec.generated import ProfileSignal
-from edge_gateway.config.model import (
-    BufferSettings,
-    CommandOnAlert,
-    DeliverySettings,
-    DeviceSettings,
-    GatewayConfig,
-    GatewaySettings,
-    IotHubUplink,
-    LinkSettings,
-    PathPort,
-    ThresholdRule,
-)
+from edge_gateway.config.buffer import BufferSettings
+from edge_gateway.config.devices import DeviceSettings, LinkSettings, PathPort
+from edge_gateway.config.model import GatewayConfig, GatewaySettings
+from edge_gateway.config.rules import CommandOnAlert, ThresholdRule
+from edge_gateway.config.uplink import DeliverySettings, IotHubUplink
 from edge_gateway.errors import BenchError
 from edge_gateway.keystore import Secret
 from edge_gateway.records import Value

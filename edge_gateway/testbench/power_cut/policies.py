@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
-from edge_gateway.config.model import LaneSettings
+from edge_gateway.config.buffer import LaneSettings
 from edge_gateway.testbench.power_cut.contents import Entry, Frame, MessageKey
 from edge_gateway.testbench.power_cut.state import Problem
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from edge_gateway.config.model import BufferSettings, LaneSettings
+from edge_gateway.config.buffer import BufferSettings, LaneSettings
 
 
 def _small(name: str, max_bytes: int | None, **others: object) -> LaneSettings:

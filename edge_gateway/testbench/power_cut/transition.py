@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from edge_gateway.buffer import Account, Batch
 from edge_gateway.buffer.ledger import LedgerHead, verify_rows
 from edge_gateway.buffer.store import Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.records import Event, Reading
 from edge_gateway.testbench.power_cut.contents import (

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from edge_gateway.buffer import Batch
 from edge_gateway.buffer.store import Writes
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.records import Message
 from edge_gateway.testbench.power_cut.contents import Contents, MessageKey, documents_of, entries_of

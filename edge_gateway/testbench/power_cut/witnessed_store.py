@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from edge_gateway.buffer.sealing import Sealer
 from edge_gateway.buffer.store import Store, Writes
 from edge_gateway.buffer.transaction import Transaction
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.records import Message
 from edge_gateway.testbench.power_cut.contents import contents_of

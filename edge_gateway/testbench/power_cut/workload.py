@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 from edge_gateway.buffer import BadFrame, Batch
 from edge_gateway.buffer.durable import DurableBuffer
-from edge_gateway.config.model import BufferSettings
+from edge_gateway.config.buffer import BufferSettings
 from edge_gateway.errors import LaneFull
 from edge_gateway.offload import run_inline
 from edge_gateway.records import Message
