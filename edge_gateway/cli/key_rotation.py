@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from edge_gateway.api.control import NotRunning, ask_status
 from edge_gateway.assembly.certificates import certificate_key_names
 from edge_gateway.assembly.rotation import goes_by_provisioning, make_reregistration
 from edge_gateway.clock import SystemClock
@@ -86,16 +87,34 @@ def register_again(settings: GatewayConfig, store: KeyStore) -> Told:
     return {"key": identity.key, "newest": stored, "notes": []}, [f"key {identity.key!r}: the newest is {stored}"]
 
 
-def drop_old(store: KeyStore, name: str) -> Told:
+def drop_old(settings: GatewayConfig, store: KeyStore, name: str) -> Told:
     """Destroy all generations of a key but the newest.
 
     Raises:
-        KeyStoreError: there is no such key, or the store cannot be written.
+        KeyStoreError: there is no such key, the gateway that runs goes by an older one as its hub does not take the
+            newest, or the store cannot be written.
+        GatewayError: a gateway runs, and cannot be asked.
     """
     _check_there(store, name)
+    newest = newest_generation(store, name)
+    if newest in _refused_by_the_hub(settings):
+        raise KeyStoreError(
+            "the hub does not take the newest, so the gateway needs an older one",
+            where=f"key {name!r}",
+            remedy=f"Have {newest} set at the hub; if it is the wrong key: edge-gateway keys remove {newest}",
+        )
     destroyed = destroy_before(store, name, keep=1)
     told = f"key {name!r}: destroyed {', '.join(destroyed) or 'none, as there is only one'}"
     return {"key": name, "destroyed": destroyed}, [told]
+
+
+def _refused_by_the_hub(settings: GatewayConfig) -> list[str]:
+    try:
+        status = asyncio.run(ask_status(settings.gateway.data_directory))
+    except NotRunning:
+        return []
+    refused: list[str] = status["key_store"]["refused"]
+    return refused
 
 
 def rotate_group(

@@ -181,7 +181,7 @@ def rotate_keys(
                 settings, identities, service, group_key, keep_file=keep_file
             )
         elif drop_old:
-            document, lines = key_rotation.drop_old(identities, name)
+            document, lines = key_rotation.drop_old(load_config(config), identities, name)
         elif not from_file and key_rotation.registers_by_tpm(load_config(config), name):
             document, lines = key_rotation.register_again(load_config(config), identities)
         else:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from edge_gateway.assembly import KEYS_DIRECTORY
 from edge_gateway.keystore import Secret
 from edge_gateway.keystore.software import SoftwareKeyStore
 from edge_gateway.testbench import LocalAuthority
 
+from .gateway_process import edge_gateway
 from .site import GATEWAY, HubSite, hub_uplink, open_site
 
 SENSORS = 2
+GATEWAY_KEY: Final = "gateway"
 
 
 async def told(site: HubSite, reason: str, *, refused: bool) -> None:
@@ -46,6 +50,23 @@ async def test_a_hub_that_refuses_the_key(tmp_path: Path, authority: LocalAuthor
         await told(site, "the hub refuses this device or its key. Check device_id", refused=True)
         assert site.hub.statistics.connections == 0
         keys.put("gateway", Secret(base64.b64decode(site.hub.identity(GATEWAY).primary_key)))
+        await ends_well(site)
+
+
+async def test_the_one_key_that_the_hub_takes_is_not_dropped(tmp_path: Path, authority: LocalAuthority) -> None:
+    """While the gateway goes by an older key, as the newest is a wrong one, it is not left with that alone."""
+    async with open_site(tmp_path, authority, sensors=SENSORS) as site:
+        await site.gateway.start_reading()
+        await site.gateway.event("uplink.connected")
+        rotate = ("keys", "rotate", GATEWAY_KEY, "--config", str(site.gateway.config_file))
+        wrong_key = base64.b64encode(b"0123456789abcdef")
+        code, output, _ = await edge_gateway(*rotate, "--json", stdin=wrong_key)
+        assert code == 0
+        newest = orjson.loads(output)["newest"]
+        await site.gateway.status_where(lambda status: status["key_store"]["refused"] == [newest])
+        code, _, error = await edge_gateway(*rotate, "--drop-old")
+        assert f"edge-gateway keys remove {newest}" in error
+        assert code == 2
         await ends_well(site)
 
 
