@@ -347,7 +347,7 @@ def test_an_hour_of_the_whole_gateway_on_virtual_time_balances(tmp_path: Path) -
             links=tuple(
                 LinkSettings(
                     name=profile,
-                    port=PathPort(path="memory"),
+                    port=PathPort(path=f"memory-{profile}"),
                     profile=profile,
                     devices=(DeviceSettings(name=sensor.name + "-1", address=sensor.address),),
                 )
