@@ -49,6 +49,9 @@ _REPORT_EVERY_S: Final = 5.0
 _FAREWELL_S: Final = 1.0
 """How long a silent hub may hold up the closing of a session."""
 
+_SDK_LEAVES_WITHIN_S: Final = 30.0
+"""How long the SDK may be about its farewell while the next session is tried."""
+
 
 class IotHub:
     """`Uplink` to Azure IoT Hub.
@@ -142,7 +145,7 @@ class IotHub:
         finally:
             with contextlib.suppress(Exception):  # whatever the SDK says to its own end, this session is over
                 async with asyncio.timeout(_FAREWELL_S):
-                    await _uncancelled(client.shutdown())
+                    await _uncancelled(_leave(client))
 
     async def _client(self, stored: str) -> Any:
         """A client of the SDK that has not connected yet."""
@@ -369,6 +372,17 @@ async def _uncancelled(call: Coroutine[Any, Any, _T]) -> _T:
     task = asyncio.ensure_future(call)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be left to ask how it ended
     return await asyncio.shield(task)
+
+
+async def _leave(client: Any) -> None:
+    """Close a client of the SDK, and end what runs for it."""
+    try:
+        async with asyncio.timeout(_SDK_LEAVES_WITHIN_S):
+            await _uncancelled(client.shutdown())
+    finally:
+        # A farewell that fails, as its connection does meanwhile, leaves the SDK's handlers running: four tasks and the
+        # threads of each, for every such session.
+        await asyncio.to_thread(client._handler_manager.stop)
 
 
 def _note_background_exception(error: Exception) -> None:

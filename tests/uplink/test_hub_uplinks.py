@@ -231,3 +231,33 @@ async def test_what_has_not_changed_is_not_reported_again(hub: HubFarSide, gatew
         gateway.to_report = {"devices": 4, "gateway": {"name": "g"}}
         await reports(hub, {"devices": 4, "gateway": {"name": "g"}})
     assert hub.hub.twin(GATEWAY).reported_version == version + 1
+
+
+@pytest.mark.parametrize("is_silent", [True, False], ids=["hangs", "fails"])
+async def test_a_farewell_that_fails_leaves_nothing_running(
+    authority: LocalAuthority,
+    gateway: RecordingDownlink,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_silent: bool,
+) -> None:
+    """The device SDK's own tasks end with the session, though the connection breaks while it says goodbye."""
+    from azure.iot.device.aio import IoTHubDeviceClient
+    from azure.iot.device.exceptions import ConnectionDroppedError
+    from azure.iot.device.iothub.aio.loop_management import get_client_handler_runner_loop
+
+    async def disconnect(_: object) -> None:
+        if is_silent:
+            await asyncio.Event().wait()
+        raise ConnectionDroppedError
+
+    monkeypatch.setattr(iot_hub, "_FAREWELL_S", 0.1)
+    monkeypatch.setattr(iot_hub, "_SDK_LEAVES_WITHIN_S", 0.2)
+    async with asyncio.timeout(TIME_LIMIT_S), hub_far_side(authority, tmp_path) as hub:
+        before = asyncio.all_tasks(get_client_handler_runner_loop())
+        async with hub.uplink().connect(gateway.downlink()):
+            runners = asyncio.all_tasks(get_client_handler_runner_loop()) - before
+            assert len(runners) >= 4
+            monkeypatch.setattr(IoTHubDeviceClient, "disconnect", disconnect)
+        while not all(each.done() for each in runners):  # noqa: ASYNC110  # of another loop
+            await asyncio.sleep(0.01)
