@@ -6,6 +6,9 @@ import copy
 from typing import Any
 
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from edge_gateway.config.devices import PortSettings
 
 GOOD: dict[str, Any] = {
     "gateway": {"name": "plant-3"},
@@ -138,7 +141,14 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     link_names = draw(st.lists(names, min_size=1, max_size=3, unique=True))
     gateway_name, *device_names = draw(st.lists(names, min_size=7, max_size=7, unique=True))
     left_names = iter(device_names)
-    ports = draw(st.lists(_ports, min_size=len(link_names), max_size=len(link_names), unique_by=repr))
+    ports = draw(
+        st.lists(
+            _ports,
+            min_size=len(link_names),
+            max_size=len(link_names),
+            unique_by=TypeAdapter(PortSettings).validate_python,
+        )
+    )
     links = []
     for name, port in zip(link_names, ports, strict=True):
         addresses = draw(st.lists(st.integers(0, 99) | _texts, max_size=2, unique=True))
