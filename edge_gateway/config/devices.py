@@ -5,21 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from edge_gateway.config.link import FramingSettings, SerialLine, UsbMatch
-from edge_gateway.config.names import (
-    Address,
-    Name,
-    PayloadKeyNames,
-    PayloadKeyNamesForAddress,
-    repeated,
-)
+from edge_gateway.config.names import Address, Name, PayloadKeyNames, PayloadKeyNamesForAddress, repeated
 from edge_gateway.config.settings import Settings
 
 

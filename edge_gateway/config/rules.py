@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from edge_gateway.config.names import (
-    Argument,
-    Name,
-)
+from edge_gateway.config.names import Argument, Name
 from edge_gateway.config.settings import Settings
 
 

@@ -8,17 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import (
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from edge_gateway.config.names import (
-    HostName,
-    Name,
-)
+from edge_gateway.config.names import HostName, Name
 from edge_gateway.config.settings import Settings
 
 
